@@ -1,0 +1,176 @@
+"""The Run: the whole configuration tree, typed, JSON both ways. Imports no torch, so that help stays quick."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import UsageError, unknown
+
+INT_LIMIT = 1 << 16  # no width, depth or size of a part may exceed it: a run.json from a stranger cannot ask for more
+
+
+class Tree(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Ramp(Tree):
+    """A value that follows the budget from `start` to `end`.
+
+    cosine: half a cosine; log: half a cosine in the logarithm; linear: a straight line.
+    """
+
+    start: float
+    end: float
+    shape: Literal["cosine", "log", "linear"] = "cosine"
+
+    def at(self, progress: float) -> float:
+        if self.shape == "linear":
+            return self.start + (self.end - self.start) * progress
+        weight = 0.5 + 0.5 * math.cos(math.pi * progress)
+        if self.shape == "log":
+            return math.exp(math.log(self.start) * weight + math.log(self.end) * (1 - weight))
+        return self.start * weight + self.end * (1 - weight)
+
+
+Scheduled = float | Ramp
+"""A number, or a Ramp over the budget. In JSON: 0.001, or {"start": .002, "end": .0002}."""
+
+
+def at(value: Scheduled | dict[str, Any], progress: float) -> float:
+    """The value of a schedule at a share `progress` in [0, 1] of the budget."""
+    if isinstance(value, dict):
+        value = Ramp(**value)
+    return value.at(progress) if isinstance(value, Ramp) else float(value)
+
+
+class Part(Tree):
+    """A registered part and the keyword arguments it is built with."""
+
+    name: str
+    args: dict[str, Any] = {}
+
+    @field_validator("args")
+    @classmethod
+    def _bounded(cls, args: dict[str, Any]) -> dict[str, Any]:
+        for key, value in args.items():
+            for number in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(number, int) and abs(number) > INT_LIMIT:
+                    raise ValueError(f"{key} = {number} is beyond the limit of {INT_LIMIT}")
+        return args
+
+
+class Optimiser(Tree):
+    """One player's optimiser: Adam, RMSprop or SGD, with schedules over the budget."""
+
+    name: Literal["adam", "rmsprop", "sgd"] = "adam"
+    lr: Scheduled = 2e-4
+    beta1: float = Field(0.0, ge=0, lt=1)
+    beta2: Scheduled = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+class Data(Tree):
+    """What is read and how. cache: bytes of encoded examples that may be held in memory; more are read as they come."""
+
+    path: str = ""
+    kind: str = ""
+    codec: dict[str, Any] = {}
+    unconditional: bool = False
+    cache: int = Field(2 << 30, ge=0)
+    strict: bool = False
+
+
+class Train(Tree):
+    """How training goes.
+
+    batch: examples a round, over all devices; micro: batches it is split into to spare memory; images, minutes: the
+    budget; ema_cap: the longest half-life of the weights' average, in examples; share: keep the generator's forward for
+    both turns; precision: auto, fp32 or bf16; keep: checkpoints kept beside the best.
+    """
+
+    seed: int = Field(0, ge=0, lt=1 << 32)
+    batch: int = Field(64, ge=1, le=1 << 20)
+    micro: int = Field(1, ge=1)
+    images: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    ema_cap: float = Field(10_000, gt=0)
+    ema_share: float = Field(0.05, gt=0, le=1)
+    share: bool = True
+    channels_last: bool = True
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    keep: int = Field(2, ge=1)
+    device: str = "auto"
+    tensorboard: bool = False
+    optimisers: dict[str, Optimiser] = {}
+
+
+class Run(Tree):
+    """The whole configuration: a recipe returns one, run.json keeps one."""
+
+    recipe: str
+    game: Part
+    parts: dict[str, Part] = {}
+    data: Data = Data()
+    train: Train = Train()
+
+    def set(self, *changes: str) -> Run:
+        """A copy with `path=value` changes, say "train.batch=64" or "parts.penalty.args.gamma=0.5".
+
+        Values are JSON, or plain text where they are not. Raises UsageError for a path or value that does not fit.
+        """
+        tree = self.model_dump(mode="json")
+        for change in changes:
+            path, eq, text = change.partition("=")
+            if not eq or not path:
+                raise UsageError(f"--set takes path=value, for example train.batch=64; got {change!r}.")
+            try:
+                value = json.loads(text)
+            except ValueError:
+                value = text
+            _put(tree, path.split("."), value, path)
+        return parse(Run, tree)
+
+
+def parse(kind: type[Tree], tree: Any) -> Any:
+    """Validate a tree; the first mistake becomes a UsageError that names its path, what came and what was expected."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(step) for step in first["loc"] if step not in ("float", "Ramp"))
+        if first["type"] == "extra_forbidden":
+            raise UsageError(unknown("setting", path, _keys(tree, kind))) from None
+        raise UsageError(f"{path or kind.__name__}: {first['msg'].lower()}; got {first['input']!r}.") from None
+
+
+def _keys(tree: Any, kind: type[Tree], prefix: str = "") -> list[str]:
+    """Every settable path of a tree: its model's fields and the keys it already has."""
+    found = []
+    for name, field in kind.model_fields.items():
+        found.append(prefix + name)
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Tree):
+            found += _keys(tree.get(name, {}) if isinstance(tree, dict) else {}, inner, f"{prefix}{name}.")
+    return found
+
+
+def _put(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> None:
+    node = tree
+    for i, step in enumerate(steps[:-1]):
+        inner = node.get(step)
+        if isinstance(inner, float | int) or inner is None:  # a number becomes a Ramp, a missing branch a new one
+            free = i > 0 and steps[0] in ("parts", "data", "train")
+            if not free:
+                raise UsageError(unknown("setting", path, _keys(tree, Run)))
+            inner = {"start": inner, "end": inner} if inner is not None and i + 2 == len(steps) else {}
+        node[step] = dict(inner) if isinstance(inner, dict) else {}
+        node = node[step]
+    node[steps[-1]] = value
+
+

@@ -1,0 +1,133 @@
+"""R3GAN's networks (Huang et al. 2024, sec. 3): residual, grouped, bilinear, no normalisation; made lean for a CPU."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..base import Spec
+from ..registry import register
+from .blocks import Condition, Discriminator, Latent, Output, crop, halvings, leaky, limit, pictures, reduced, start_at
+
+BASE = 8  # the smallest map is at most this wide
+GROUP = 16  # channels of a group
+
+
+def he(layer: nn.Module, gain: float = 1.0) -> None:
+    """He's normal initial weights for leaky ReLU .2, times a gain; zero bias."""
+    with torch.no_grad():
+        nn.init.kaiming_normal_(layer.weight, a=0.2)
+        layer.weight.mul_(gain)
+        if layer.bias is not None:
+            layer.bias.zero_()
+
+
+def conv(c_in: int, c_out: int, size: int = 1, stride: int = 1, gain: float = 1.0, groups: int = 1) -> nn.Conv2d:
+    layer = nn.Conv2d(c_in, c_out, size, stride, (size - 1) // 2, groups=groups)
+    he(layer, gain)
+    return layer
+
+
+class Block(nn.Module):
+    """x + 1x1(3x3 grouped(1x1 x)), widened twofold inside; the last convolution starts at zero, so a block starts as
+    the identity. The first two weights are scaled by 4^-.25, as a fixed-update start without normalisation asks."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        wide = 2 * width
+        self.open = conv(width, wide, gain=4**-0.25)
+        self.mix = conv(wide, wide, 3, gain=4**-0.25, groups=wide // GROUP)
+        self.close = nn.Conv2d(wide, width, 1, bias=False)
+        nn.init.zeros_(self.close.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.close(leaky(self.mix(leaky(self.open(x)))))
+
+
+def widths(stages: int, width: int) -> list[int]:
+    """Channels from the smallest map up: halved at each doubling, at least a third of the first, in whole groups."""
+    return [max(width // 3, width >> i, GROUP) // GROUP * GROUP for i in range(stages)]
+
+
+@register("generator", "r3")
+class Generator(nn.Module):
+    """z [B, z_dim] -> pictures [B, C, H, W] in [-1, 1].
+
+    A learned basis weighted by the latent, two blocks a stage (one above the smallest), bilinear doubling, and a
+    pixel-shuffle head for the last doubling. width: channels of the smallest map, in groups of 16.
+    """
+
+    def __init__(self, spec: Spec, z_dim: int = 64, width: int = 96, embed: int = 64, output: Output = "clamp"):
+        super().__init__()
+        channels, self.height, self.width = pictures(spec, "r3")
+        n = halvings(self.height, self.width, BASE)
+        wide = widths(n, width)
+        self.z_dim, self.output = z_dim, output
+        self.latent = Latent(z_dim, len(spec.classes), embed)
+        self.project = nn.Linear(self.latent.width, wide[0], bias=False)
+        he(self.project, math.sqrt(0.52))  # fan-in variance 1: the basis carries the scale
+        self.basis = nn.Parameter(torch.randn(wide[0], reduced(self.height, n), reduced(self.width, n)))
+        self.first = nn.Sequential(Block(wide[0]), Block(wide[0]))
+        self.stages = nn.ModuleList(
+            nn.ModuleList([conv(c_in, c_out), Block(c_out)]) for c_in, c_out in zip(wide, wide[1:], strict=False)
+        )
+        head = max(GROUP, width // 3 // GROUP * GROUP)
+        self.expand = conv(wide[-1], 4 * head, 3)
+        self.last = conv(head, channels, 3, gain=0.3)
+        assert self.last.bias is not None
+        start_at(self.last.bias, spec, output)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        x = self.project(self.latent(z, y))[:, :, None, None] * self.basis
+        if self.last.weight.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = self.first(x)
+        for shrink, block in self.stages:  # type: ignore[misc]
+            x = block(F.interpolate(shrink(x), scale_factor=2, mode="bilinear"))  # 1x1 before: a quarter of the work
+        x = self.last(leaky(F.pixel_shuffle(self.expand(x), 2)))
+        return limit(crop(x, self.height, self.width), self.output)
+
+
+class Trunk(nn.Module):
+    """Pictures [B, C, H, W] -> features [B, width]: a strided convolution, blocks, mean pooling, a depthwise layer."""
+
+    def __init__(self, channels: int, height: int, side: int, width: int):
+        super().__init__()
+        n = halvings(height, side, BASE)
+        wide = widths(n, width)[::-1]
+        head = max(GROUP, width // 3 // GROUP * GROUP)
+        self.first = conv(channels, head, 4, 2)
+        self.widen = conv(head, wide[0], 3)
+        self.stages = nn.ModuleList(
+            nn.ModuleList([Block(c_in), conv(c_in, c_out)]) for c_in, c_out in zip(wide, wide[1:], strict=False)
+        )
+        self.blocks = nn.Sequential(Block(wide[-1]), Block(wide[-1]))
+        size = height // 2, side // 2
+        for _ in range(n - 1):
+            size = size[0] // 2, size[1] // 2
+        fan_in = math.prod(size)  # a depthwise layer as large as the map
+        self.gather = nn.Parameter(torch.randn(wide[-1], *size) * math.sqrt(2 / 1.04 / fan_in))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = leaky(self.widen(leaky(self.first(x))))
+        for block, widen in self.stages:  # type: ignore[misc]
+            x = F.avg_pool2d(widen(block(x)), 2)
+        return (self.blocks(x) * self.gather).sum((2, 3))
+
+
+@register("discriminator", "r3")
+def discriminator(
+    spec: Spec, width: int = 96, condition: Condition = "projection", classify: bool = False
+) -> Discriminator:
+    """Pictures -> logits [B]; no normalisation anywhere, so gradient penalties are exact per example."""
+
+    def trunk(extra: int) -> tuple[nn.Module, int]:
+        channels, height, side = pictures(spec, "r3")
+        return Trunk(channels + extra, height, side, width), widths(halvings(height, side, BASE), width)[0]
+
+    made = Discriminator(trunk, spec, condition, classify, bias=False)
+    he(made.head.logit)
+    return made
