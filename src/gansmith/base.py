@@ -104,6 +104,9 @@ class Game(nn.Module, ABC):
     def sample(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Examples in model range from latents [B, z_dim] and class indices [B] (or whatever the game conditions on)."""
 
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.sample(z, y)
+
     def after(self, turn: Turn, clock: Clock, terms: dict[str, Tensor]) -> None:
         """Called under no_grad after every update, with terms averaged over micro-batches and ranks."""
 

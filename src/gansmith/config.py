@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from . import registry
 from .errors import UsageError, unknown
 
 INT_LIMIT = 1 << 16  # no width, depth or size of a part may exceed it: a run.json from a stranger cannot ask for more
@@ -75,12 +77,11 @@ class Optimiser(Tree):
 
 
 class Data(Tree):
-    """What is read and how. cache: bytes of encoded examples that may be held in memory; more are read as they come."""
+    """What is read and how. codec: its options, say size. cache: bytes of encoded examples that may be held in memory; more are read as they come."""
 
     path: str = ""
     kind: str = ""
     codec: dict[str, Any] = {}
-    unconditional: bool = False
     cache: int = Field(2 << 30, ge=0)
     strict: bool = False
 
@@ -110,11 +111,21 @@ class Train(Tree):
     optimisers: dict[str, Optimiser] = {}
 
 
+@dataclass(frozen=True)
+class Brief:
+    """What a recipe may size itself by. count: training examples; device: its type; the budget, if one was given."""
+
+    count: int
+    device: str = "cpu"
+    minutes: float | None = None
+    images: int | None = None
+
+
 class Run(Tree):
     """The whole configuration: a recipe returns one, run.json keeps one."""
 
-    recipe: str
-    game: Part
+    recipe: Part = Part(name="auto")
+    game: Part = Part(name="gan")
     parts: dict[str, Part] = {}
     data: Data = Data()
     train: Train = Train()
@@ -174,3 +185,28 @@ def _put(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> None:
     node[steps[-1]] = value
 
 
+
+
+def build_game(run: Run, spec: Any) -> Any:
+    """The game a run names, with its parts built from the spec.
+
+    A role that starts with G is a generator, with D a discriminator; other roles are kinds of their own (loss,
+    penalty). A role the run leaves out falls back to the game's default, else to None. Raises UsageError for a part
+    that the game never asks for.
+    """
+    defaults = getattr(registry.get("game", run.game.name), "parts", {})
+    asked = set()
+
+    def make(role: str, **fixed: Any) -> Any:
+        asked.add(role)
+        part = run.parts.get(role) or (Part(name=defaults[role]) if role in defaults else None)
+        if part is None:
+            return None
+        kind = {"G": "generator", "D": "discriminator"}.get(role[0], role)
+        facts = (spec,) if role[0] in "GD" else ()
+        return registry.build(kind, part.name, *facts, args={**part.args, **fixed})
+
+    game = registry.build("game", run.game.name, spec, make, args=run.game.args)
+    if extra := run.parts.keys() - asked:
+        raise UsageError(f"The game {run.game.name!r} has no part {sorted(extra)[0]!r}; it has {', '.join(sorted(asked))}.")
+    return game

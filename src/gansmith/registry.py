@@ -83,3 +83,8 @@ def build(kind: str, name: str, *given: Any, args: Mapping[str, Any] | None = No
         return builder(*given, **args)
     except (TypeError, ValueError) as error:
         raise UsageError(f"The {kind} {name!r} cannot be made with {args or 'its defaults'}: {error}") from error
+
+
+def loaded() -> dict[str, dict[str, Callable[..., Any]]]:
+    """What is registered by now: kind -> name -> builder, without importing anything."""
+    return _builders

@@ -72,7 +72,9 @@ class Runtime:
     Modules stay raw: no wrapper averages gradients. `average` does, once, flat, after a turn's backward.
     """
 
-    def __init__(self, device: str = "auto", precision: str = "auto"):
+    bf16 = False
+
+    def __init__(self, device: str = "auto"):
         from lightning_fabric import Fabric
 
         self.kind = pick_device(device)
@@ -85,6 +87,9 @@ class Runtime:
             self.fabric = Fabric(accelerator=self.kind, devices=local, num_nodes=nodes, strategy=strategy)
             self.fabric.launch()
         self.rank, self.world, self.device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
+
+    def set_precision(self, precision: str) -> None:
+        """auto: bf16 where the device has it, in forward passes; weights and reductions stay fp32."""
         self.bf16 = has_bf16(self.kind) if precision == "auto" else precision == "bf16"
 
     def autocast(self) -> AbstractContextManager[Any]:

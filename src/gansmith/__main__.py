@@ -1,0 +1,49 @@
+"""`gansmith` and `python -m gansmith`: runs a command and turns what went wrong into one sentence and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 an error told in one sentence, 2 wrong usage, 130 interrupted (and saved)."""
+    from .errors import GansmithError
+
+    try:
+        from .cli import app
+
+        app(list(sys.argv[1:] if arguments is None else arguments), exit_on_error=False, print_error=False)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except GansmithError as error:
+        print(f"gansmith: {error}", file=sys.stderr)
+        return error.status
+    except BrokenPipeError:  # the reader of our output went away: say no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"gansmith: {where}{error.strerror or error}.", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if usage := _usage(error):
+            print(f"gansmith: {usage}", file=sys.stderr)
+            return 2
+        if "out of memory" in str(error).lower():
+            print(f"gansmith: out of memory ({error}); try --set train.micro=2, a smaller train.batch or --size.", file=sys.stderr)
+            return 1
+        raise
+
+
+def _usage(error: Exception) -> str:
+    """What a command-line mistake says, on one line."""
+    from cyclopts import CycloptsError
+
+    return " ".join(str(error).split()) if isinstance(error, CycloptsError) else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""r3, and `auto`, which sizes it to the data, the device and the budget."""
+
+from __future__ import annotations
+
+import math
+
+from ..base import Spec
+from ..config import Brief, Optimiser, Part, Ramp, Run, Train
+from ..registry import register
+
+
+@register("recipe", "r3")
+def r3(spec: Spec, brief: Brief, scale: float = 1.0) -> Run:
+    """Relativistic pairs, R1 + R2 (R3GAN, Huang et al. 2024), lean enough for a CPU; every rate follows the budget.
+
+    scale: one dial. Width grows with it, batch with its square, learning rates shrink with it.
+    """
+    return points(scale) if spec.kind != "image" else pictures(spec, scale)
+
+
+def pictures(spec: Spec, scale: float) -> Run:
+    """Settings of the CPU measurements on 28-px digits; the penalty grows with the picture's area above 64 px."""
+    width = max(16, round(96 * scale / 16) * 16)
+    batch = 2 ** max(3, round(math.log2(32 * scale * scale)))
+    area = max(1.0, spec.shape[1] * spec.shape[2] / 64**2)
+    gamma = Ramp(start=2.0 * area, end=0.5 * area)
+    optimiser = Optimiser(
+        lr=Ramp(start=2e-3 / scale, end=2e-4 / scale), beta1=0.0, beta2=Ramp(start=0.9, end=0.99)
+    )
+    return Run(
+        game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4}),
+        parts={"G": Part(name="r3", args={"width": width}), "D": Part(name="r3", args={"width": width})},
+        train=Train(batch=batch, ema_cap=10_000 * scale * scale, optimisers={"G": optimiser, "D": optimiser}),
+    )
+
+
+def points(scale: float) -> Run:
+    """Small perceptrons and many updates: on 2-D data steps decide, not width."""
+    width = max(16, round(64 * scale))
+    gamma = Ramp(start=1.0, end=1e-3, shape="log")
+    optimiser = Optimiser(lr=Ramp(start=3e-3, end=2e-5), beta1=0.0, beta2=Ramp(start=0.9, end=0.99))
+    return Run(
+        game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4}),
+        parts={
+            "G": Part(name="mlp", args={"z_dim": 8, "width": width}),
+            "D": Part(name="mlp", args={"width": width}),
+        },
+        train=Train(batch=128, ema_cap=1e9, optimisers={"G": optimiser, "D": optimiser}),
+    )
+
+
+@register("recipe", "auto")
+def auto(spec: Spec, brief: Brief) -> Run:
+    """The default: r3, larger on an accelerator, and larger still for pictures where the budget is an hour or more."""
+    scale = 1.0
+    if spec.kind == "image" and brief.device != "cpu":
+        scale = 3.0 if (brief.minutes or 0) >= 60 else 2.0
+    return r3(spec, brief, scale)
