@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 
 
+MEMORY = ("out of memory", "can't allocate memory")  # how the devices say it
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 an error told in one sentence, 2 wrong usage, 130 interrupted (and saved)."""
     from .errors import GansmithError
@@ -14,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from .cli import app
 
-        app(list(sys.argv[1:] if arguments is None else arguments), exit_on_error=False, print_error=False)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
         return 0
     except KeyboardInterrupt:
         return 130
@@ -32,8 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if usage := _usage(error):
             print(f"gansmith: {usage}", file=sys.stderr)
             return 2
-        if "out of memory" in str(error).lower():
-            print(f"gansmith: out of memory ({error}); try --set train.micro=2, a smaller train.batch or --size.", file=sys.stderr)
+        if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in MEMORY):
+            reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+            hint = "try --set train.micro=2, a smaller train.batch or --size"
+            print(f"gansmith: out of memory{reason}; {hint}.", file=sys.stderr)
             return 1
         raise
 

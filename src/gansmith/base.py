@@ -41,7 +41,8 @@ class Spec:
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Spec:
-        return cls(**{f.name: tuple(v) if isinstance(v := state[f.name], list) else v for f in fields(cls)})
+        values: dict[str, Any] = {f.name: state[f.name] for f in fields(cls)}
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -109,6 +110,15 @@ class Game(nn.Module, ABC):
 
     def after(self, turn: Turn, clock: Clock, terms: dict[str, Tensor]) -> None:
         """Called under no_grad after every update, with terms averaged over micro-batches and ranks."""
+
+    @staticmethod
+    def logits(critic: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The critic's logits [B] of real and of fake examples of the same classes: in one pass, unless it keeps
+        statistics (batch norm, spectral iterations), which must not mix."""
+        if next(critic.buffers(), None) is not None:
+            return critic(real, y), critic(fake, y)
+        both = critic(torch.cat([real, fake]), None if y is None else torch.cat([y, y]))
+        return both[: len(real)], both[len(real) :]
 
     def fake(self, batch: Batch, *, graph: bool) -> Tensor:
         """`sample` on the batch's latents, computed once a round where sharing is on.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from .errors import CheckpointError, GansmithError
 from .files import RunFolder
 
 SCHEMA = 1
+NAME = re.compile(r"[0-9]{12}")
 STATE, EMA, FACTS, MANIFEST = "state.safetensors", "ema.safetensors", "state.json", "manifest.json"
 
 
@@ -36,7 +38,9 @@ def pack(tensors: dict[str, Tensor]) -> bytes:
     return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
 
 
-def save(folder: RunFolder, seen: int, facts: dict[str, Any], state: dict[str, Tensor], ema: dict[str, Tensor], keep: int) -> str:
+def save(
+    folder: RunFolder, seen: int, facts: dict[str, Any], state: dict[str, Tensor], ema: dict[str, Tensor], keep: int
+) -> str:
     """Write checkpoints/<seen>/, make it the latest, and remove older ones beyond `keep` and the best.
 
     Every file is hashed into manifest.json, which is written last, in a temporary folder that one rename makes visible.
@@ -70,10 +74,19 @@ def save(folder: RunFolder, seen: int, facts: dict[str, Any], state: dict[str, T
 
 
 def clean(folder: RunFolder) -> None:
-    """Remove what a crash left half-written."""
-    if folder.checkpoints.is_dir():
-        for orphan in folder.checkpoints.glob(".*.tmp"):
+    """Remove what a crash left half-written. Call it with the run folder locked."""
+    patterns = (
+        "checkpoints/.*.tmp",
+        "samples/.*.tmp",
+        ".log.jsonl.*.tmp",
+        *(f".{n}.json.*.tmp" for n in ("run", "latest", "best")),
+    )
+    for orphan in (path for pattern in patterns for path in folder.path.glob(pattern)):
+        if orphan.is_dir() and not orphan.is_symlink():
             shutil.rmtree(orphan, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                os.unlink(orphan)
 
 
 def prune(folder: RunFolder, keep: int) -> None:
@@ -88,7 +101,7 @@ def prune(folder: RunFolder, keep: int) -> None:
 
 
 def drop_after(folder: RunFolder, name: str) -> None:
-    """Remove checkpoints newer than one that training rolled back to."""
+    """Remove checkpoints newer than the one that training goes on from: damaged, or of an attempt that was given up."""
     for newer in listed(folder):
         if newer > name:
             shutil.rmtree(folder.checkpoints / newer, ignore_errors=True)
@@ -98,7 +111,7 @@ def listed(folder: RunFolder) -> list[str]:
     """Names of visible checkpoints, newest first."""
     if not folder.checkpoints.is_dir():
         return []
-    return sorted((p.name for p in folder.checkpoints.iterdir() if p.name.isdigit() and p.is_dir()), reverse=True)
+    return sorted((p.name for p in folder.checkpoints.iterdir() if NAME.fullmatch(p.name) and p.is_dir()), reverse=True)
 
 
 def pointed(folder: RunFolder, which: str) -> str | None:
@@ -111,42 +124,53 @@ def pointed(folder: RunFolder, which: str) -> str | None:
 def _read(folder: RunFolder, name: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
     """Verified bytes of a checkpoint's files: what was hashed is what will be parsed."""
     place = folder.checkpoints / name
-    manifest = files.read_json(place / MANIFEST)
+    try:
+        facts = files.read_json(place / MANIFEST)["files"]
+        expected = {file: (int(facts[file]["bytes"]), facts[file]["sha256"]) for file in wanted}
+    except (GansmithError, KeyError, TypeError, ValueError, OverflowError):
+        raise CheckpointError(f"{place / MANIFEST} is missing or damaged") from None
     data = {}
-    for file in wanted:
+    for file, (size, digest) in expected.items():
+        path = place / file
         try:
-            facts = manifest["files"][file]
-            data[file] = (place / file).read_bytes()
-        except (OSError, KeyError, TypeError):
-            raise CheckpointError(f"{place / file} is missing") from None
-        if len(data[file]) != facts["bytes"] or files.sha256(data[file]) != facts["sha256"]:
-            raise CheckpointError(f"{place / file} is damaged: its hash differs from the manifest's")
+            right = path.is_file() and path.stat().st_size == size
+            data[file] = path.read_bytes() if right else b""
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+        if not right or files.sha256(data[file]) != digest:
+            raise CheckpointError(
+                f"{path} is {'damaged: it differs from its manifest' if path.exists() else 'missing'}"
+            )
     return data
 
 
 def read(folder: RunFolder, name: str, *, state: bool = True, ema: bool = True) -> Checkpoint:
     """One checkpoint, verified. Raises CheckpointError or RunError naming the file that is missing or damaged."""
-    if not name.isdigit() or not (folder.checkpoints / name).is_dir():
+    if name not in listed(folder):
         known = ", ".join(n.lstrip("0") or "0" for n in listed(folder))
-        raise CheckpointError(f"{folder.path} has no checkpoint {name!r}; it has {known or 'none yet'}.")
+        raise CheckpointError(f"{folder.path} has no checkpoint {name.lstrip('0')!r}; it has {known or 'none yet'}.")
     data = _read(folder, name, (FACTS, *([STATE] if state else []), *([EMA] if ema else [])))
     try:
-        facts = json.loads(data[FACTS])
+        facts = dict(json.loads(data[FACTS]))
         tensors = {file: safetensors.torch.load(data[file]) for file in data if file != FACTS}
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{folder.checkpoints / name} is not a checkpoint that gansmith wrote: {error}") from None
     if facts.get("schema") != SCHEMA:
-        raise CheckpointError(f"{folder.checkpoints / name} has schema {facts.get('schema')}; this gansmith reads {SCHEMA}.")
+        raise CheckpointError(
+            f"{folder.checkpoints / name} has schema {facts.get('schema')}; this gansmith reads {SCHEMA}."
+        )
     return Checkpoint(name, facts, tensors.get(STATE, {}), tensors.get(EMA, {}))
 
 
 def newest(folder: RunFolder, first: str | None = None, **parts: bool) -> tuple[Checkpoint, list[str]]:
     """The newest good checkpoint, `first` before all others, and a sentence for each that was passed over."""
-    passed = []
+    passed: list[str] = []
     for name in dict.fromkeys([*([first] if first in listed(folder) else []), *listed(folder)]):
         assert name is not None
         try:
             return read(folder, name, **parts), passed
         except GansmithError as error:
-            passed.append(f"{str(error).rstrip('.')}; falling back to an earlier checkpoint.")
-    raise CheckpointError(f"{folder.path} holds no good checkpoint. " + " ".join(passed))
+            passed.append(f"{str(error).rstrip('.')}; falling back to another checkpoint.")
+    raise CheckpointError(
+        f"{folder.path} holds no good checkpoint{': ' + passed[0].partition(';')[0] if passed else ''}. Train it anew with --fresh."
+    )

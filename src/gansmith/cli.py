@@ -16,11 +16,18 @@ app = App(
     name="gansmith",
     version=__version__,
     help="Generative adversarial networks from your own data. Start with: gansmith train DATA",
+    suppress_keyboard_interrupt=False,
 )
 app.register_install_completion_command(add_to_startup=False)
 
-Plugin = Annotated[list[Path], Parameter("--plugin", negative=(), help="Python file of your own that registers parts; may be repeated.")]
-Json = Annotated[bool, Parameter("--json", negative=(), help="One JSON object on standard output, everything else on standard error.")]
+Plugin = Annotated[
+    list[Path],
+    Parameter("--plugin", negative=(), help="Python file of your own that registers parts; may be repeated."),
+]
+Json = Annotated[
+    bool,
+    Parameter("--json", negative=(), help="One JSON object on standard output, everything else on standard error."),
+]
 
 
 @app.command
@@ -212,9 +219,10 @@ def check(
 def list_(*, plugin: Plugin = [], json: Json = False) -> None:  # noqa: B006
     """List recipes, networks, losses and the other parts by name."""
     from .listing import parts
-    from .session import load_plugins
 
     if plugin:
+        from .session import load_plugins
+
         load_plugins(plugin)
     found = parts()
     if json:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from . import registry
 from .errors import UsageError, unknown
@@ -28,6 +28,12 @@ class Ramp(Tree):
     start: float
     end: float
     shape: Literal["cosine", "log", "linear"] = "cosine"
+
+    @model_validator(mode="after")
+    def _positive(self) -> Ramp:
+        if self.shape == "log" and min(self.start, self.end) <= 0:
+            raise ValueError("a log ramp starts and ends above zero")
+        return self
 
     def at(self, progress: float) -> float:
         if self.shape == "linear":
@@ -91,7 +97,7 @@ class Train(Tree):
 
     batch: examples a round, over all devices; micro: batches it is split into to spare memory; images, minutes: the
     budget; ema_cap: the longest half-life of the weights' average, in examples; share: keep the generator's forward for
-    both turns; precision: auto, fp32 or bf16; keep: checkpoints kept beside the best.
+    both turns; precision: auto, fp32 or bf16; threads: of a CPU, 0 for all of them; keep: checkpoints kept beside the best.
     """
 
     seed: int = Field(0, ge=0, lt=1 << 32)
@@ -107,6 +113,7 @@ class Train(Tree):
     compile: bool = False
     keep: int = Field(2, ge=1)
     device: str = "auto"
+    threads: int = Field(0, ge=0, le=1024)
     tensorboard: bool = False
     optimisers: dict[str, Optimiser] = {}
 
@@ -153,11 +160,11 @@ def parse(kind: type[Tree], tree: Any) -> Any:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
+        first, reason = registry.mistake(error)
         path = ".".join(str(step) for step in first["loc"] if step not in ("float", "Ramp"))
         if first["type"] == "extra_forbidden":
             raise UsageError(unknown("setting", path, _keys(tree, kind))) from None
-        raise UsageError(f"{path or kind.__name__}: {first['msg'].lower()}; got {first['input']!r}.") from None
+        raise UsageError(f"{path or kind.__name__}: {reason}; got {first['input']!r}.") from None
 
 
 def _keys(tree: Any, kind: type[Tree], prefix: str = "") -> list[str]:
@@ -185,8 +192,6 @@ def _put(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> None:
     node[steps[-1]] = value
 
 
-
-
 def build_game(run: Run, spec: Any) -> Any:
     """The game a run names, with its parts built from the spec.
 
@@ -208,5 +213,7 @@ def build_game(run: Run, spec: Any) -> Any:
 
     game = registry.build("game", run.game.name, spec, make, args=run.game.args)
     if extra := run.parts.keys() - asked:
-        raise UsageError(f"The game {run.game.name!r} has no part {sorted(extra)[0]!r}; it has {', '.join(sorted(asked))}.")
+        raise UsageError(
+            f"The game {run.game.name!r} has no part {sorted(extra)[0]!r}; it has {', '.join(sorted(asked))}."
+        )
     return game

@@ -60,17 +60,19 @@ def split(labels: Sequence[str | None], splits: Sequence[str], seed: int) -> dic
     where = np.asarray(splits)
     pool = np.flatnonzero(where == "train")
     rng = np.random.default_rng(seed_of(seed, "split"))
-    held = 0 if len(where) < SMALLEST_POOL else min(len(pool) // 5, HOLDOUT_LIMIT)
     pool = pool[rng.permutation(len(pool))]
     names = np.asarray(["" if labels[i] is None else str(labels[i]) for i in pool])
     _, classes, counts = np.unique(names, return_inverse=True, return_counts=True)
-    place = np.empty(len(pool))  # each item's relative place in its class: equal shares of every class come first
-    for c, count in enumerate(counts):
-        place[classes == c] = (np.arange(count) + 0.5) / count
-    pool = pool[np.argsort(place, kind="stable")]
-    out, roles = pool[:held], ("E", "V", "H") if held >= THIRDS_FROM else ("V", "H")
+    lined = np.argsort(classes, kind="stable")  # class after class, shuffled within
+    lined = lined[counts[classes[lined]] > 1]  # a class's only example is trained on
+    held = 0 if len(where) < SMALLEST_POOL else min(len(pool) // 5, HOLDOUT_LIMIT, len(lined) // 2)
+    start = int(rng.integers(max(1, len(lined))))
+    out = pool[
+        lined[(np.arange(held) * len(lined) + start) // max(1, held)]
+    ]  # every fifth or so: a share of each class
+    roles = ("E", "V", "H") if held >= THIRDS_FROM else ("V", "H")
     parts = {role: np.sort(out[i :: len(roles)]) for i, role in enumerate(roles)}
-    return {"T": np.sort(pool[held:]), "E": parts.get("E", out[:0]), "V": parts["V"], "H": parts["H"]} | {
+    return {"T": np.setdiff1d(pool, out), "E": parts.get("E", out[:0]), "V": parts["V"], "H": parts["H"]} | {
         role: np.flatnonzero(where == role) for role in ("val", "test")
     }
 
@@ -98,7 +100,11 @@ class Data:
         digest = hashlib.sha256()
         for role in ("T", "E", "V", "H"):
             digest.update(self.parts[role].astype("<i8").tobytes() + role.encode())
-        return {"rule": "stratified-1", "counts": {k: len(v) for k, v in self.parts.items()}, "sha256": digest.hexdigest()}
+        return {
+            "rule": "stratified-1",
+            "counts": {k: len(v) for k, v in self.parts.items()},
+            "sha256": digest.hexdigest(),
+        }
 
 
 def open_data(source: Any, run: Run) -> Data:
@@ -107,7 +113,9 @@ def open_data(source: Any, run: Run) -> Data:
     raws = codec.scan(source)
     parts = split(raws.labels, raws.splits, run.train.seed)  # type: ignore[attr-defined]
     if len(parts["T"]) < 2:
-        raise DataError(f"{run.data.path or 'The data'} has {len(parts['T'])} usable training example; at least 2 are needed.")
+        raise DataError(
+            f"{run.data.path or 'The data'} has {len(parts['T'])} usable training example; at least 2 are needed."
+        )
     check_strict(codec, run)
     codec.fit(raws.take(parts["T"]))  # type: ignore[attr-defined]
     return Data(codec, raws, parts, codec.fingerprint(source))
@@ -116,7 +124,9 @@ def open_data(source: Any, run: Run) -> Data:
 def check_strict(codec: Codec, run: Run) -> None:
     if run.data.strict and codec.skipped:
         name, reason = codec.skipped[0]
-        raise DataError(f"{name}: {reason} ({len(codec.skipped)} such in all; leave out --set data.strict=true to skip them).")
+        raise DataError(
+            f"{name}: {reason} ({len(codec.skipped)} such in all; leave out --set data.strict=true to skip them)."
+        )
 
 
 # ---- rows: encoded examples by index --------------------------------------------------------------------------------
@@ -165,7 +175,9 @@ def load_rows(data: Data, cache: int, say: Callable[[str], None] = lambda text: 
     example = data.codec.encode(raws.take(np.arange(min(4, len(raws)))))
     each = sum(v[0].numel() * v.element_size() for v in example.values() if len(v))
     if each * len(raws) > cache:
-        say(f"{len(raws):,} examples need {each * len(raws) / 1e6:,.0f} MB encoded; more than data.cache, so they are read as they come")
+        say(
+            f"{len(raws):,} examples need {each * len(raws) / 1e6:,.0f} MB encoded; more than data.cache, so they are read as they come"
+        )
         return LiveRows(data.codec, raws)
     return Rows(_cached(data, raws, say))
 
@@ -209,7 +221,9 @@ class Stream:
     plays: the largest number of plays a round.
     """
 
-    def __init__(self, codec: Codec, rows: Rows | LiveRows, runtime: Runtime, batch: int, plays: int, z_dim: int, *seed: int):
+    def __init__(
+        self, codec: Codec, rows: Rows | LiveRows, runtime: Runtime, batch: int, plays: int, z_dim: int, *seed: int
+    ):
         self.codec, self.rows, self.runtime, self.size, self.plays, self.z_dim, self.seed = (
             codec, rows, runtime, batch, plays, z_dim, seed,
         )  # fmt: skip

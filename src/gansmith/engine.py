@@ -34,7 +34,9 @@ class Player:
         fused = {"fused": True} if device in ("cpu", "cuda") and all(p.is_floating_point() for p in self.params) else {}
         if config.name == "adam":
             betas = (config.beta1, at(config.beta2, 0))
-            self.optimiser: torch.optim.Optimizer = torch.optim.Adam(self.params, betas=betas, eps=config.eps, **options, **fused)
+            self.optimiser: torch.optim.Optimizer = torch.optim.Adam(
+                self.params, betas=betas, eps=config.eps, **options, **fused
+            )
         elif config.name == "rmsprop":
             self.optimiser = torch.optim.RMSprop(self.params, alpha=at(config.beta2, 0), eps=config.eps, **options)
         else:
@@ -60,7 +62,12 @@ class Player:
 
     def state(self) -> dict[str, Tensor]:
         held = self.optimiser.state
-        return {f"{self.name}/{n}/{k}": v for n, p in zip(self.names, self.params, strict=True) for k, v in held[p].items() if v is not None}
+        return {
+            f"{self.name}/{n}/{k}": v
+            for n, p in zip(self.names, self.params, strict=True)
+            for k, v in held[p].items()
+            if v is not None
+        }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         by_name = dict(zip(self.names, self.params, strict=True))
@@ -241,7 +248,9 @@ def rounds(t: Training) -> None:
             if number not in batches:
                 batch = t.stream.batch(t.clock.round, number)
                 if not i and not number:
-                    torch.random.default_generator.manual_seed(seed_of(*t.stream.seed, "nets", t.clock.round, t.runtime.rank))
+                    torch.random.default_generator.manual_seed(
+                        seed_of(*t.stream.seed, "nets", t.clock.round, t.runtime.rank)
+                    )
                 batches[number] = [batch] if t.run.train.micro == 1 else micro_batches(batch, t.run.train.micro)
             play(t, turn, batches[number])
             if all(later.repeat <= number for later in turns[i + 1 :]):

@@ -35,16 +35,29 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_new(path: Path, data: bytes | memoryview) -> None:
-    """Write a file under its final name and fsync it; for files inside a folder that is not yet visible."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """A descriptor to write to, never through a link; errors name the file."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags, 0o644)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.fsync(fd)
+        yield fd
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     finally:
         os.close(fd)
+
+
+def _write_all(fd: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_new(path: Path, data: bytes | memoryview) -> None:
+    """Write a file under its final name and fsync it; for files inside a folder that is not yet visible."""
+    with _opened(path, os.O_TRUNC) as fd:
+        _write_all(fd, data)
+        os.fsync(fd)
 
 
 def write(path: Path, data: bytes | memoryview) -> None:
@@ -88,30 +101,32 @@ def read_json(path: Path) -> Any:
             raise RunError(f"{path} is larger than {JSON_LIMIT >> 20} MB; it is not a file that gansmith wrote.")
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is not valid JSON ({error}); restore it from a copy or start afresh with --fresh.") from None
+        raise RunError(
+            f"{path} is not valid JSON ({error}); restore it from a copy or start afresh with --fresh."
+        ) from None
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append one JSON line in a single write."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(fd, to_json(value))
-    finally:
-        os.close(fd)
+    """Append one JSON line; the disk being full leaves no part of it."""
+    with _opened(path, os.O_APPEND) as fd:
+        before = os.fstat(fd).st_size
+        try:
+            _write_all(fd, to_json(value))
+        except OSError:
+            os.ftruncate(fd, before)
+            raise
 
 
-def read_lines(path: Path) -> list[Any]:
-    """JSON lines of a log; a torn last line is left out."""
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a log, one a line; torn and foreign lines are left out."""
     rows = []
     with suppress(FileNotFoundError), open(path, "rb") as file:
         for line in file:
-            try:
+            with suppress(ValueError, RecursionError):
                 rows.append(json.loads(line))
-            except ValueError:
-                break
-    return rows
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def sha256(data: bytes | memoryview) -> str:
@@ -165,7 +180,9 @@ class RunFolder:
     def read_run(self) -> dict[str, Any]:
         """The parsed run.json. Raises RunError where there is none."""
         if not self.run.is_file():
-            raise RunError(f"{self.path} is not a run folder: it has no run.json. Train one with: gansmith train DATA --out {self.path}")
+            raise RunError(
+                f"{self.path} is not a run folder: it has no run.json. Train one with: gansmith train DATA --out {self.path}"
+            )
         state = read_json(self.run)
         if not isinstance(state, dict):
             raise RunError(f"{self.run} does not hold a run.")
@@ -186,20 +203,26 @@ class RunFolder:
         """Hold `lock`; a second process gets RunError naming the owner. The system frees it when its owner dies."""
         import fcntl
 
-        os.makedirs(self.path, exist_ok=True)
         path = self.path / "lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
+        while True:
+            os.makedirs(self.path, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = os.read(fd, 200).decode(errors="replace").strip() or "another process"
-                raise RunError(f"{self.path} is being trained by {owner}; wait for it, or choose another --out.") from None
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-            yield
-        finally:
-            os.close(fd)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    owner = os.read(fd, 200).decode(errors="replace").strip() or "another process"
+                    raise RunError(
+                        f"{self.path} is being trained by {owner}; wait for it, or choose another --out."
+                    ) from None
+                if not path.exists() or not os.path.samestat(os.fstat(fd), os.stat(path)):
+                    continue  # the folder was moved aside between opening and locking
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                yield
+                return
+            finally:
+                os.close(fd)
 
 
 # ---- folders and archives of data -----------------------------------------------------------------------------------
@@ -230,7 +253,9 @@ class Source:
             try:
                 self.zip = zipfile.ZipFile(path)
             except (zipfile.BadZipFile, OSError, ValueError) as error:
-                raise DataError(f"{path} cannot be opened as a zip archive ({error}); copy or download it again.") from None
+                raise DataError(
+                    f"{path} cannot be opened as a zip archive ({error}); copy or download it again."
+                ) from None
             self.entries = sorted(self._zip_entries(self.zip), key=lambda e: e.name)
         elif path.is_dir():
             self.entries = sorted(self._folder_entries(path), key=lambda e: e.name)
@@ -277,7 +302,9 @@ class Source:
                     info = item.stat()
                     yield Entry(name, info.st_size, info.st_mtime_ns)
                 else:
-                    self.refused.append((name, "a link that leads outside" if item.is_symlink() else "not a regular file"))
+                    self.refused.append(
+                        (name, "a link that leads outside" if item.is_symlink() else "not a regular file")
+                    )
 
     def _inside(self, item: os.DirEntry[str]) -> bool:
         return not item.is_symlink() or Path(item.path).resolve().is_relative_to(self.path.resolve())

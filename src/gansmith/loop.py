@@ -21,7 +21,9 @@ from .model import draw_samples
 
 TICKS = 30  # of a budget in examples
 TICK_SECONDS = (2.0, 60.0)  # of a budget in minutes: a thirtieth of it, kept within these
-SAVE_SHARE = 30  # a checkpoint is written at a tick once training has gone on for this many times what the last one took
+SAVE_SHARE = (
+    30  # a checkpoint is written at a tick once training has gone on for this many times what the last one took
+)
 
 
 # ---- ticks ----------------------------------------------------------------------------------------------------------
@@ -33,6 +35,7 @@ class Pace:
     base: float
     last: tuple[float, int]  # seconds and seen at the last tick
     next: float  # seen at the next one
+    rate: float = 0.0
     save_cost: float = 0.0
     saved: float = 0.0
 
@@ -46,6 +49,13 @@ class Pace:
 
     def now(self) -> float:
         return self.base + time.perf_counter() - self.began
+
+    def measure(self, t: Training) -> float:
+        """Examples a second since the last tick, half of it the figure before: one slow tick is not a trend."""
+        now = (t.clock.seen - self.last[1]) / max(1e-6, t.seconds - self.last[0])
+        self.last = (t.seconds, t.clock.seen)
+        self.rate = now if self.rate == 0 else 0.5 * (self.rate + now)
+        return self.rate
 
     def plan(self, t: Training, rate: float) -> None:
         """Set the next tick: a thirtieth of a budget in examples, or some seconds' worth of one in minutes."""
@@ -69,17 +79,19 @@ def estimate(t: Training, rate: float) -> float:
     return max(t.run.train.batch, rate * left) / max(1e-9, 1 - t.clock.progress)
 
 
+def expected(t: Training, rate: float) -> float:
+    """Examples that the whole budget will come to."""
+    if t.run.train.minutes is None:
+        return t.images
+    return t.clock.seen + rate * max(0.0, 60 * t.run.train.minutes - t.seconds)
+
+
 def tick(t: Training, pace: Pace, folder: RunFolder, show: Callable[[dict[str, Any]], None]) -> None:
     """Read the meters, write one log line and one sample grid, save if it is time, renew the estimate."""
     t.runtime.wait()
-    means = t.meter.read()
-    if bad := [name for name, value in means.items() if not math.isfinite(value)]:
-        player = bad[0].split("/")[0]
-        terms = {k.split("/")[1]: v for k, v in means.items() if k.startswith(player + "/") and not k.endswith("/gradient")}
-        raise NonFinite(blame(player, terms, f"between rounds of the tick that ends with round {t.clock.round}"))
+    means = read_meter(t)
     t.seconds = t.runtime.agree(pace.now())
-    rate = (t.clock.seen - pace.last[1]) / max(1e-6, t.seconds - pace.last[0])
-    pace.last = (t.seconds, t.clock.seen)
+    rate = pace.measure(t)
     if t.run.train.minutes is not None:
         if t.seconds >= 60 * t.run.train.minutes:
             t.clock = replace(t.clock, progress=1.0)
@@ -89,7 +101,7 @@ def tick(t: Training, pace: Pace, folder: RunFolder, show: Callable[[dict[str, A
     if t.runtime.rank == 0:
         row = {
             "seen": t.clock.seen, "round": t.clock.round, "seconds": round(t.seconds, 3), "rate": round(rate, 2),
-            "progress": t.clock.progress, "images": t.images,
+            "progress": t.clock.progress, "images": expected(t, rate),
             "terms": {k: v for k, v in means.items() if not k.endswith("/gradient")},
             "signals": {k: v for k, v in means.items() if k.endswith("/gradient")} | {"attempt": t.attempt},
         }  # fmt: skip
@@ -98,6 +110,18 @@ def tick(t: Training, pace: Pace, folder: RunFolder, show: Callable[[dict[str, A
         show(row)
     if t.clock.progress < 1 and pace.now() - pace.saved >= SAVE_SHARE * pace.save_cost:
         save(t, pace, folder)
+
+
+def read_meter(t: Training) -> dict[str, float]:
+    """Means since the last tick. Raises NonFinite: nothing that follows such a value may be saved."""
+    means = t.meter.read()
+    if bad := [name for name, value in means.items() if not math.isfinite(value)]:
+        player = bad[0].split("/")[0]
+        terms = {
+            k.split("/")[1]: v for k, v in means.items() if k.startswith(player + "/") and not k.endswith("/gradient")
+        }
+        raise NonFinite(blame(player, terms, f"between rounds of the tick that ends with round {t.clock.round}"))
+    return means
 
 
 def draw(t: Training, folder: RunFolder) -> None:
@@ -146,7 +170,9 @@ def listening() -> Iterator[dict[str, bool]]:
             signal.signal(number, handler)
 
 
-def loop(t: Training, folder: RunFolder, rate: float, show: Callable[[dict[str, Any]], None], say: Callable[[str], None]) -> None:
+def loop(
+    t: Training, folder: RunFolder, rate: float, show: Callable[[dict[str, Any]], None], say: Callable[[str], None]
+) -> None:
     """Play rounds until the budget is spent. Saves at the end; on a signal saves and raises Interrupted.
 
     A loss or gradient that is not finite sends training back to the last good checkpoint with fresh draws, once;
@@ -154,22 +180,23 @@ def loop(t: Training, folder: RunFolder, rate: float, show: Callable[[dict[str, 
     """
     t.game.train()
     pace = Pace.start(t, rate)
-    if not checkpoint.listed(folder):
-        save(t, pace, folder)
     with listening() as flag:
+        if not checkpoint.listed(folder):
+            save(t, pace, folder)
         while t.clock.progress < 1:
             try:
                 rounds(t)
                 if t.runtime.world > 1 and stop_asked(t, flag):
                     flag["stop"] = True
                 if flag["stop"]:
+                    read_meter(t)
                     save(t, pace, folder)
                     raise Interrupted
                 if pace.due(t):
                     tick(t, pace, folder, show)
             except NonFinite as error:
                 pace = roll_back(t, folder, rate, str(error), pace.now(), say)
-    save(t, pace, folder)
+        save(t, pace, folder)
 
 
 def stop_asked(t: Training, flag: dict[str, bool]) -> bool:
@@ -188,22 +215,28 @@ def roll_back(
 ) -> Pace:
     """Return to the last good checkpoint with a new attempt; raise TrainingError if this is the second time."""
     if t.attempt:
+        stays = int(next(iter(checkpoint.listed(folder)), "0"))
         raise TrainingError(
             f"Training stopped: {why}, again after a return to the last good checkpoint. The update was not applied and "
-            f"checkpoint {t.clock.seen:,} stays. Lower train.optimisers.*.lr, raise the penalty's gamma, or check the data."
+            f"checkpoint {stays:,} stays. Lower train.optimisers.*.lr, raise the penalty's gamma, or check the data."
         )
     saved, _ = checkpoint.newest(folder, checkpoint.pointed(folder, "latest"))
     t.load(saved)
     t.attempt, t.seconds, t.meter = t.attempt + 1, max(seconds, t.seconds), Meter()
     t.restream()
-    say(f"{why[0].upper()}{why[1:]}; the update was not applied. Going on from {t.clock.seen:,} examples with fresh draws.")
+    say(
+        f"{why[0].upper()}{why[1:]}; the update was not applied. Going on from {t.clock.seen:,} examples with fresh draws."
+    )
     if t.runtime.rank == 0:
         trim_log(folder, t.clock.seen)
-        files.append_line(folder.log, {"seen": t.clock.seen, "round": t.clock.round, "event": "rollback", "why": why, "attempt": t.attempt})
+        files.append_line(
+            folder.log,
+            {"seen": t.clock.seen, "round": t.clock.round, "event": "rollback", "why": why, "attempt": t.attempt},
+        )
     return Pace.start(t, rate)
 
 
 def trim_log(folder: RunFolder, seen: int) -> None:
     """Drop log rows past the checkpoint that training goes on from."""
-    rows = [row for row in files.read_lines(folder.log) if row.get("seen", 0) <= seen]
+    rows = [row for row in files.read_lines(folder.log) if isinstance(at := row.get("seen"), int) and at <= seen]
     files.write(folder.log, b"".join(files.to_json(row) for row in rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from . import checkpoint, registry
 from .base import Codec, Game, Raw, Spec
@@ -83,7 +85,7 @@ class Model:
 
     def __repr__(self) -> str:
         kind, shape = self.spec.kind, "x".join(map(str, self.spec.shape))
-        return f"Model({self.run.recipe}, {kind} {shape}, {len(self.spec.classes)} classes, checkpoint {int(self.name):,})"
+        return f"Model({self.run.recipe.name}, {kind} {shape}, {len(self.spec.classes)} classes, checkpoint {int(self.name):,})"
 
     def sample(self, n: int, y: Any = None, seed: int = 0, raw: bool = False) -> Tensor:
         """n examples [n, *shape] in model range (pictures: [-1, 1]), on the CPU.
@@ -181,9 +183,12 @@ def load(path: str | os.PathLike[str], checkpoint: str | None = None, device: st
     """The model of a run folder, from its best checkpoint, else its latest, else the newest good one.
 
     checkpoint: examples seen, as in checkpoints/. Needs neither the data nor the device it was trained on.
-    Raises RunError or CheckpointError in one sentence.
+    Warns of damaged checkpoints that were passed over. Raises RunError or CheckpointError in one sentence.
     """
-    return load_model(RunFolder(Path(path)), checkpoint, device)[0]
+    model, passed = load_model(RunFolder(Path(path)), checkpoint, device)
+    for sentence in passed:
+        warnings.warn(sentence, stacklevel=2)
+    return model
 
 
 def load_model(folder: RunFolder, name: str | None = None, device: str = "cpu") -> tuple[Model, list[str]]:
@@ -191,7 +196,7 @@ def load_model(folder: RunFolder, name: str | None = None, device: str = "cpu") 
     state = folder.read_run()
     run, codec = restore(state, folder)
     if name is not None:
-        saved, passed = checkpoint.read(folder, f"{int(name):012d}" if name.isdigit() else name), []
+        saved, passed = checkpoint.read(folder, name.zfill(12)), []
     else:
         first = checkpoint.pointed(folder, "best") or checkpoint.pointed(folder, "latest")
         saved, passed = checkpoint.newest(folder, first)
@@ -201,9 +206,15 @@ def load_model(folder: RunFolder, name: str | None = None, device: str = "cpu") 
     try:
         game.load_state_dict(raw)
     except RuntimeError as error:
-        raise CheckpointError(f"Checkpoint {saved.name} does not fit the networks that {folder.run} names: {error}") from None
+        raise CheckpointError(
+            f"Checkpoint {saved.name} does not fit the networks that {folder.run} names: {error}"
+        ) from None
     game.to(place).eval()
-    ema = {**game.state_dict(), **{k: v.to(place) for k, v in saved.ema.items()}}
+    ema = {k: saved.ema[k].to(v) if k in saved.ema else v for k, v in game.state_dict().items()}
+    if alien := [k for k, v in saved.ema.items() if k not in ema or v.shape != ema[k].shape]:
+        raise CheckpointError(
+            f"Checkpoint {saved.name} does not fit the networks that {folder.run} names: average of {alien[0]}."
+        )
     return Model(run, game, codec, saved.name, ema, game.state_dict()), passed
 
 
@@ -216,28 +227,54 @@ def restore(state: dict[str, Any], folder: RunFolder) -> tuple[Run, Codec]:
     except UsageError as error:
         hint = " If it comes from a file of your own, name that file with --plugin." if "Unknown" in str(error) else ""
         raise RunError(f"{folder.run}: {error}{hint}") from None
-    except (KeyError, TypeError, ValueError, DataError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, DataError) as error:
         raise RunError(f"{folder.run} does not describe a run: {error!r}.") from None
     return run, codec
 
 
 def empty_game(run: Run, spec: Spec, weights: dict[str, Tensor]) -> Game:
-    """The game with unset weights, after a check that it is no larger than what the checkpoint holds.
-
-    The check builds it without memory, so a run.json that asks for a billion channels is refused before any are made.
-    """
-    try:
-        with torch.device("meta"):
-            sketch = build_game(run, spec)
-    except UsageError as error:
-        hint = " If the part comes from a file of your own, name that file with --plugin." if "Unknown" in str(error) else ""
-        raise RunError(f"{error}{hint}") from None
-    except Exception as error:
-        raise RunError(f"The run's networks cannot be built: {error}") from None
-    need = sum(t.numel() for t in sketch.state_dict().values())
-    have = sum(t.numel() for t in weights.values())
-    if need > PARAMETER_LIMIT or need != have:
-        raise CheckpointError(f"The run names networks of {need:,} numbers, its checkpoint holds {have:,}; they do not belong together.")
+    """The game with unset weights, after a check that it is no larger than what the checkpoint holds."""
+    check_size(run, spec, weights)
     torch.manual_seed(seed_of(0))
     game: Game = build_game(run, spec)
     return game
+
+
+def check_size(run: Run, spec: Spec, weights: dict[str, Tensor]) -> None:
+    """Raise CheckpointError unless a run's networks are as large as the weights of its checkpoint.
+
+    Builds them without memory, so a run.json that asks for a billion channels is refused before any are made.
+    """
+    left = 4 * len(weights) + 64
+
+    def count(*made: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise CheckpointError(
+                f"The run names networks of many more layers than the {len(weights)} tensors of its checkpoint."
+            )
+
+    limit = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            sketch = build_game(run, spec)
+    except CheckpointError:
+        raise
+    except UsageError as error:
+        hint = (
+            " If the part comes from a file of your own, name that file with --plugin."
+            if "Unknown" in str(error)
+            else ""
+        )
+        raise RunError(f"{error}{hint}") from None
+    except Exception as error:
+        raise RunError(f"The run's networks cannot be built: {error}") from None
+    finally:
+        limit.remove()
+    need = sum(t.numel() for t in sketch.state_dict().values())
+    have = sum(t.numel() for t in weights.values())
+    if need > PARAMETER_LIMIT or need != have:
+        raise CheckpointError(
+            f"The run names networks of {need:,} numbers, its checkpoint holds {have:,}; they do not belong together."
+        )

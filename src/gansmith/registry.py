@@ -2,9 +2,10 @@
 
 import importlib
 import inspect
+import json
 import pkgutil
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from .errors import UsageError, unknown
 
@@ -70,7 +71,8 @@ def get(kind: str, name: str) -> Callable[..., Any]:
 def build(kind: str, name: str, *given: Any, args: Mapping[str, Any] | None = None) -> Any:
     """Call a builder with positional facts and keyword arguments that its signature accepts.
 
-    The signature is the schema: a wrong key raises UsageError that names the accepted ones.
+    The signature is the schema: a wrong key raises UsageError that names the accepted ones, a value of another type
+    than its annotation one that says what was expected. A dict becomes the Ramp it describes.
     """
     builder = get(kind, name)
     args = dict(args or {})
@@ -80,9 +82,36 @@ def build(kind: str, name: str, *given: Any, args: Mapping[str, Any] | None = No
         if key not in keys:
             raise UsageError(unknown(f"argument of the {kind} {name!r}:", key, keys))
     try:
-        return builder(*given, **args)
-    except (TypeError, ValueError) as error:
+        return builder(*given, **_typed(kind, name, builder, args))
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"The {kind} {name!r} cannot be made with {args or 'its defaults'}: {error}") from error
+
+
+def _typed(kind: str, name: str, builder: Callable[..., Any], args: dict[str, Any]) -> dict[str, Any]:
+    """Arguments, which are JSON, as the builder's annotations want them."""
+    if not args:
+        return args
+    from pydantic import TypeAdapter, ValidationError
+
+    hints = get_type_hints(builder.__init__ if inspect.isclass(builder) else builder)
+    typed = dict(args)
+    for key in args.keys() & hints.keys():
+        try:
+            typed[key] = TypeAdapter(hints[key]).validate_json(json.dumps(args[key], default=dict), strict=True)
+        except ValidationError as error:
+            raise UsageError(f"{key} of the {kind} {name!r}: {mistake(error)[1]}; got {args[key]!r}.") from None
+    return typed
+
+
+def mistake(error: Any) -> tuple[Any, str]:
+    """The first mistake that a pydantic ValidationError tells of, and its sentence.
+
+    Of the two that a number-or-Ramp gives rise to, the one that fits what came.
+    """
+    found = error.errors()
+    union = found[0]["loc"][-1:] == ("float",) and isinstance(found[0]["input"], dict) and len(found) > 1
+    first = found[1 if union else 0]
+    return first, first["msg"].removeprefix("Value error, ").lower()
 
 
 def loaded() -> dict[str, dict[str, Callable[..., Any]]]:

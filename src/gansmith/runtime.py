@@ -7,8 +7,8 @@ import hashlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -66,6 +66,17 @@ def keep_freed_memory() -> None:
             pass
 
 
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Run on n CPU threads (0: as many as before); small networks are faster on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Runtime:
     """The device, its precision, and the ranks of this training, around one Fabric.
 
@@ -104,7 +115,7 @@ class Runtime:
         """Replace each tensor by its mean over ranks, in one flat reduction."""
         if self.world > 1:
             flat = torch.cat([t.reshape(-1) for t in tensors])
-            flat = self.fabric.all_reduce(flat, reduce_op="mean")
+            flat = torch.as_tensor(self.fabric.all_reduce(flat, reduce_op="mean"))
             for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 

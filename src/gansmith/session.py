@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import platform
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,16 @@ from typing import Any
 import torch
 
 from . import __version__, checkpoint, files, registry
-from .config import Brief, Run, parse
 from .base import Spec
+from .config import Brief, Run, parse
 from .data import Data, LiveRows, Rows, check_strict, encode_all, load_rows, open_data
 from .display import Bar, Board, Display, Silent, duration
 from .engine import Training, parameters, trial
-from .errors import GansmithError, RunError, UsageError
+from .errors import CheckpointError, GansmithError, RunError, UsageError
 from .files import RunFolder
 from .loop import Interrupted, loop, trim_log
-from .model import Model, load
-from .runtime import Runtime, keep_freed_memory, pick_device
+from .model import Model, check_size, load, restore
+from .runtime import Runtime, keep_freed_memory, pick_device, threads
 
 DEFAULT_MINUTES = {"points": 1.0, "cpu": 10.0, "other": 25.0}
 
@@ -44,7 +45,15 @@ class Request:
     images: int | None = None
     device: str = "auto"
 
-    FREE = ("train.device", "train.tensorboard", "train.images", "train.minutes", "train.keep", "data.cache", "data.strict")
+    FREE = (
+        "train.device",
+        "train.tensorboard",
+        "train.images",
+        "train.minutes",
+        "train.keep",
+        "data.cache",
+        "data.strict",
+    )
 
     def record(self) -> dict[str, Any]:
         """The part that may not differ, for run.json."""
@@ -82,7 +91,11 @@ def load_plugins(paths: Sequence[str | os.PathLike[str]]) -> None:
 def first_run(source: Any, request: Request) -> Run:
     """A Run with what reading the data needs: its path, kind and codec options, and the seed of the split."""
     codec = {"unconditional": request.unconditional} | ({} if request.size is None else {"size": request.size})
-    data = {"path": os.fspath(source) if isinstance(source, str | os.PathLike) else "", "kind": request.kind, "codec": codec}
+    data = {
+        "path": os.fspath(source) if isinstance(source, str | os.PathLike) else "",
+        "kind": request.kind,
+        "codec": codec,
+    }
     run: Run = parse(Run, {"data": data, "train": {"seed": request.seed}})
     return run.set(*(c for c in request.changes if c.startswith(("data.", "train.seed=", "recipe."))))
 
@@ -91,7 +104,11 @@ def resolve(first: Run, request: Request, data: Data) -> Run:
     """The whole Run: the recipe's, with the data's, the budget's and the user's settings over it."""
     device = pick_device(request.device)
     minutes, images = request.minutes, request.images
-    if minutes is None and images is None and not any(c.startswith(("train.images=", "train.minutes=")) for c in request.changes):
+    if (
+        minutes is None
+        and images is None
+        and not any(c.startswith(("train.images=", "train.minutes=")) for c in request.changes)
+    ):
         minutes = DEFAULT_MINUTES["points" if data.codec.kind == "points" else "cpu" if device == "cpu" else "other"]
     brief = Brief(data.count, device, minutes, images)
     name = request.recipe
@@ -112,18 +129,19 @@ def one_budget(run: Run) -> Run:
 
 def continued(folder: RunFolder, request: Request, data: Data, state: dict[str, Any]) -> Run:
     """The Run of an existing folder with the new budget. Raises RunError listing what differs."""
+    run, _ = restore(state, folder)
     if state.get("fingerprint") != data.fingerprint:
         raise RunError(
-            f"{folder.path} was trained on other data ({state.get('run', {}).get('data', {}).get('path') or 'arrays'}); "
+            f"{folder.path} was trained on other data ({run.data.path or 'arrays'}); "
             "choose another --out, or --fresh to move the old run aside."
         )
-    asked, had = request.record(), state.get("request", {})
+    asked, had = request.record(), state.get("request")
+    had = had if isinstance(had, dict) else {}
     if differ := [f"{k} ({had.get(k)!r} then, {v!r} now)" for k, v in asked.items() if had.get(k) != v]:
         raise RunError(
             f"{folder.path} holds a run with other settings: {', '.join(differ)}. Give the same settings to continue it, "
             "choose another --out, or --fresh to move it aside."
         )
-    run: Run = parse(Run, state["run"])
     train = {"device": request.device}
     if request.minutes is not None or request.images is not None:
         train |= {"minutes": request.minutes, "images": request.images}
@@ -137,7 +155,9 @@ def make_plan(run: Run, runtime: Runtime, data: Data, rows: Rows | LiveRows, cho
     """Time some rounds of a game that is thrown away: what training will be, and cost."""
     t = Training.start(run, runtime, data, rows)
     rate = trial(t)
-    checkpoint_bytes = sum(tensor.numel() * tensor.element_size() for tensor in (*t.tensors().values(), *t.ema.weights.values()))
+    checkpoint_bytes = sum(
+        tensor.numel() * tensor.element_size() for tensor in (*t.tensors().values(), *t.ema.weights.values())
+    )
     t.stream.close()
     counts = {role: len(indices) for role, indices in data.parts.items() if len(indices)}
     seconds = run.train.minutes * 60 if run.train.minutes else (run.train.images or 0) / rate
@@ -149,6 +169,20 @@ def make_plan(run: Run, runtime: Runtime, data: Data, rows: Rows | LiveRows, cho
         "images": run.train.images or rate * seconds, "memory": memory(runtime), "checkpoint_bytes": checkpoint_bytes,
         "minutes": run.train.minutes, "budget_chosen": chosen,
     }  # fmt: skip
+
+
+PLAN = {
+    "kind": str, "shape": list, "classes": int, "examples": dict, "skipped": int, "recipe": str, "game": str,
+    "parameters": dict, "batch": int, "device": str, "devices": int, "precision": str, "rate": float,
+    "seconds": int | float, "images": int | float, "memory": int, "checkpoint_bytes": int,
+}  # fmt: skip
+
+
+def is_plan(found: Any) -> bool:
+    """Is it a plan that `make_plan` made, as far as it will be used?"""
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in PLAN.items()):
+        return False
+    return all(isinstance(n, int) for n in (*found["examples"].values(), *found["parameters"].values()))
 
 
 def memory(runtime: Runtime) -> int:
@@ -238,19 +272,28 @@ def _train(
     if isinstance(rows, Rows) and runtime.kind != "cpu":
         rows = rows.to(runtime.device)
     chosen = run.train.minutes is not None and request.minutes is None and not old
-    if dry_run:
-        plan = make_plan(run, runtime, data, rows, chosen)
-        display.say(plan_text(plan, run, folder))
-        return plan
     with ExitStack() as stack:
+        stack.enter_context(threads(run.train.threads))
+        if dry_run:
+            plan = make_plan(run, runtime, data, rows, chosen)
+            display.say(plan_text(plan, run, folder))
+            return plan
         if runtime.rank == 0:
-            if fresh and (aside := folder.set_aside()):
-                display.say(f"The old run is now {aside}.")
+            if fresh and folder.path.exists():
+                with folder.locked():  # nobody trains in it
+                    display.say(f"The old run is now {folder.set_aside()}.")
             stack.enter_context(folder.locked())
+            if (folder.read_run() if folder.run.exists() else None) != old:
+                raise RunError(
+                    f"{folder.path} was trained by another process meanwhile; give the same command again to go on."
+                )
         runtime.barrier()
         session = Session(run, runtime, folder, data, rows, request, display)
-        session.begin(old, chosen)
-        session.go()
+        try:
+            session.begin(old, chosen)
+            session.go()
+        except OSError as error:
+            raise session.unwritable(error) from None
     return load(folder.path)
 
 
@@ -266,12 +309,13 @@ class Session:
     request: Request
     display: Display
     state: dict[str, Any] = None  # type: ignore[assignment]
+    saved: checkpoint.Checkpoint | None = None
 
     def begin(self, old: dict[str, Any] | None, chosen: bool) -> None:
+        self.find()
         known = (old or {}).get("plan")
-        same = known and known["device"] == str(self.runtime.device) and known["devices"] == self.runtime.world
+        same = is_plan(known) and (known["device"], known["devices"]) == (str(self.runtime.device), self.runtime.world)
         plan = known if same else make_plan(self.run, self.runtime, self.data, self.rows, chosen)
-        assert plan is not None
         self.display.say(plan_text(plan | {"minutes": self.run.train.minutes}, self.run, self.folder))
         need, free = 2 * plan["checkpoint_bytes"], files.free_space(self.folder.path)
         if free < need:
@@ -300,19 +344,42 @@ class Session:
         if self.runtime.rank == 0:
             files.write_json(self.folder.run, self.state)
 
-    def ready(self) -> Training:
-        """The training, taken up from the newest good checkpoint where there is one."""
-        t = Training.start(self.run, self.runtime, self.data, self.rows)
-        t.images = self.run.train.images or self.state["plan"]["images"]
+    def find(self) -> None:
+        """The newest good checkpoint where there is one, checked against the networks before any are made."""
         if checkpoint.listed(self.folder):
-            saved, passed = checkpoint.newest(self.folder, checkpoint.pointed(self.folder, "latest"))
+            self.saved, passed = checkpoint.newest(self.folder, checkpoint.pointed(self.folder, "latest"))
             for sentence in passed:
                 self.display.say(sentence)
-            t.load(saved)
-            self.renew(t, saved)
-            if self.runtime.rank == 0:
-                trim_log(self.folder, t.clock.seen)
+            weights = {key: tensor for key, tensor in self.saved.state.items() if key.startswith("game/")}
+            check_size(self.run, self.data.spec, weights)
+
+    def ready(self) -> Training:
+        """The training, taken up from the checkpoint that was found; what lies past it is dropped."""
+        t = Training.start(self.run, self.runtime, self.data, self.rows)
+        t.images = self.run.train.images or self.state["plan"]["images"]
+        if self.saved is not None:
+            try:
+                t.load(self.saved)
+                self.renew(t, self.saved)
+                check_facts(t)
+            except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
+                raise CheckpointError(
+                    f"Checkpoint {self.saved.name} is not one that gansmith wrote: {error}."
+                ) from None
+        if self.runtime.rank == 0:
+            checkpoint.drop_after(self.folder, self.saved.name if self.saved else "")
+            trim_log(self.folder, t.clock.seen if self.saved else -1)
+        self.saved = None
         return t
+
+    def unwritable(self, error: OSError) -> RunError:
+        """The sentence for a run folder that cannot be written to."""
+        need = self.state["plan"]["checkpoint_bytes"] if self.state else 0
+        free = files.free_space(self.folder.path)
+        return RunError(
+            f"{error.filename or self.folder.path} cannot be written: {error.strerror} ({need / 1e6:.1f} MB needed for a "
+            f"checkpoint, {free / 1e6:.1f} MB free). The last good checkpoint is intact; give the same command again."
+        )
 
     def renew(self, t: Training, saved: checkpoint.Checkpoint) -> None:
         """Set progress by the budget: kept where it is the same one, else by what was seen of the new one."""
@@ -337,20 +404,46 @@ class Session:
             return
         if t.clock.seen:
             self.display.say(f"Resuming at {t.clock.seen:,} examples, {t.clock.progress:.0%} of the budget.")
-        show = Board(self.display, self.folder).show if self.run.train.tensorboard and self.runtime.rank == 0 else self.display.show
+        show = (
+            Board(self.display, self.folder).show
+            if self.run.train.tensorboard and self.runtime.rank == 0
+            else self.display.show
+        )
         try:
             loop(t, self.folder, self.state["plan"]["rate"], show, self.display.say)
         except Interrupted:
             self.write(status="interrupted")
-            self.display.say(f"Interrupted and saved at {t.clock.seen:,} examples; the same command goes on from there.")
+            self.display.say(
+                f"Interrupted and saved at {t.clock.seen:,} examples; the same command goes on from there."
+            )
             raise
-        except GansmithError:
-            self.write(status="failed")
+        except KeyboardInterrupt:  # a second signal: at once
+            self.write(status="interrupted")
+            raise
+        except (GansmithError, OSError):
+            with suppress(OSError):
+                self.write(status="failed")
             raise
         finally:
             t.stream.close()
         self.write(status="finished")
-        self.display.say(f"Done: {t.clock.seen:,} examples in {duration(t.seconds)}. Samples: {self.folder.samples / 'latest.png'}")
+        self.display.say(
+            f"Done: {t.clock.seen:,} examples in {duration(t.seconds)}. Samples: {self.folder.samples / 'latest.png'}"
+        )
+
+
+def check_facts(t: Training) -> None:
+    """Raise ValueError unless training can go on from what a checkpoint said: a stranger may have written it."""
+    clock = t.clock
+    whole = (clock.round, clock.seen, t.attempt)
+    if not all(type(n) is int and 0 <= n < 10**12 for n in whole) or not 0 <= clock.progress <= 1:
+        raise ValueError("its clock is out of range")
+    if not 0 <= t.seconds < math.inf or not t.images > 0:
+        raise ValueError("its seconds or images are out of range")
+    for player in t.players.values():
+        for p in player.params:
+            if any(slot.shape not in (p.shape, ()) for slot in player.optimiser.state[p].values()):
+                raise ValueError(f"the optimiser of {player.name} does not fit")
 
 
 # ---- looking --------------------------------------------------------------------------------------------------------
@@ -373,12 +466,13 @@ def show_run(path: Path) -> dict[str, Any]:
     """A run folder's state in a few fields."""
     folder = RunFolder(path)
     state, rows = folder.read_run(), [row for row in files.read_lines(folder.log) if "terms" in row]
+    run, _ = restore(state, folder)
     last = rows[-1] if rows else {}
     return {
-        "status": state.get("status"), "recipe": state["run"]["recipe"]["name"], "data": state["run"]["data"]["path"],
-        "spec": state["spec"], "plan": state["plan"], "seen": last.get("seen"), "seconds": last.get("seconds"),
+        "status": state.get("status"), "recipe": run.recipe.name, "data": run.data.path,
+        "spec": state.get("spec"), "plan": state.get("plan"), "seen": last.get("seen"), "seconds": last.get("seconds"),
         "progress": last.get("progress"), "terms": last.get("terms"), "checkpoints": checkpoint.listed(folder),
-        "run": state["run"], "versions": state["versions"],
+        "run": run.model_dump(mode="json"), "versions": state.get("versions"),
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from ._pictures import FOREIGN, READABLE, SUFFIXES, Facts, Limits, facts
 INDEX_VERSION = 1  # raise it when what `facts` says of a file changes
 KEPT = 64  # indices that stay in the cache
 SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val"}
+HIDDEN = re.compile(r"(^|/)(\.(?!\./)|__MACOSX/)")  # a part that starts with a dot, but not ".."
 Skip = Callable[[str, str], None]
 Note = Callable[[str], None]
 Found = tuple[str, Facts]
@@ -94,8 +95,8 @@ def from_arrays(arrays: Arrays, unconditional: bool) -> Pictures:
 def in_threads(task: Callable[[Sequence[T]], list[R]], items: Sequence[T], chunk: int = 256) -> Iterator[R]:
     """task over chunks of the items, in order, on as many threads as there are processors."""
     chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
-    if len(chunks) == 1:
-        yield from task(chunks[0])
+    if len(chunks) < 2:
+        yield from task(items)
         return
     with ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 1))) as pool:
         for done in pool.map(task, chunks):
@@ -104,7 +105,7 @@ def in_threads(task: Callable[[Sequence[T]], list[R]], items: Sequence[T], chunk
 
 # ---- folders and archives -------------------------------------------------------------------------------------------
 def is_hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX/")) or "/." in name or "/__MACOSX/" in name
+    return HIDDEN.search(name) is not None
 
 
 def suffix(name: str) -> str:
@@ -215,7 +216,9 @@ def _index(source: Source, names: list[str], limits: Limits) -> list[Facts | str
     key = sha256(f"{INDEX_VERSION} {tuple(limits)} {len(names)} {source.fingerprint()}".encode())
     known = _recall(key, len(names))
     if known is None:
-        known = list(in_threads(lambda some: [_facts(source, name, limits) for name in some], names))
+        # headers of an archive in memory are Python's own work, which threads would only slow down
+        chunk = 256 if source.zip is None else max(1, len(names))
+        known = list(in_threads(lambda some: [_facts(source, name, limits) for name in some], names, chunk))
         if not any(isinstance(fact, str) and fact.startswith("cannot be read") for fact in known):
             _remember(key, known)
     return known

@@ -53,9 +53,8 @@ def beginning(data: bytes) -> bytes:
 
 
 def text(data: bytes) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", errors="replace")
-    return data.decode("utf-8-sig", errors="replace")
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return data.decode("utf-16" if wide else "utf-8", errors="replace").lstrip("\ufeff")
 
 
 def parse(content: str, skip: Callable[[str, str], None]) -> Columns:

@@ -165,8 +165,9 @@ def cut(picture: Image.Image, height: int, width: int, channels: int) -> np.ndar
         picture = picture.convert("RGBa")
     if picture.size != (width, height):
         scale = min(picture.width / width, picture.height / height)
-        left, top = (picture.width - width * scale) / 2, (picture.height - height * scale) / 2
-        box = (left, top, left + width * scale, top + height * scale)
+        across, down = min(picture.width, width * scale), min(picture.height, height * scale)  # rounding may exceed
+        left, top = (picture.width - across) / 2, (picture.height - down) / 2
+        box = (left, top, min(picture.width, left + across), min(picture.height, top + down))
         picture = picture.resize((width, height), Image.Resampling.LANCZOS, box=box)
     array = np.asarray(picture).reshape(height, width, channels)
     # LANCZOS overshoots, but no colour is brighter than its alpha

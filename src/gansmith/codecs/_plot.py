@@ -28,7 +28,7 @@ def scatter(points: np.ndarray, bounds: list[list[float]], columns: list[str]) -
     draw = ImageDraw.Draw(paper, "RGBA")
     low, high = np.array(bounds, np.float64).T
     shown = points[:SHOWN]
-    radius = ZOOM * min(4.0, max(1.3, 60 / math.sqrt(max(1, len(shown)))))
+    radius = ZOOM * min(4.0, max(1.8, 60 / math.sqrt(max(1, len(shown)))))
     alpha = int(min(220, max(70, 7000 / math.sqrt(max(1, len(shown))))))
     places = _places(shown[:, :2], low[:2], high[:2])
     inside = np.isfinite(places).all(1) & (places >= MARGIN * ZOOM).all(1) & (places <= (SIDE - MARGIN) * ZOOM).all(1)

@@ -271,7 +271,7 @@ def _names(path: str) -> Iterator[str]:
         try:
             with zipfile.ZipFile(path) as archive:
                 yield from (name for name in archive.namelist() if not name.endswith("/"))
-        except (zipfile.BadZipFile, OSError, ValueError):
+        except Exception:  # damaged: whoever is asked to scan it will say so
             return
     for folder, _, names in os.walk(path):
         relative = os.path.relpath(folder, path)

@@ -225,7 +225,7 @@ def _sound(state: dict[str, Any]) -> bool:
     return (
         state["kind"] == "points"
         and d in (2, 3)
-        and all(isinstance(n, int | float) and math.isfinite(n) and abs(n) <= 10 * LARGEST for n in numbers)
+        and all(type(n) in (int, float) and math.isfinite(n) and abs(n) <= 10 * LARGEST for n in numbers)
         and state["scale"] > 0
         and [len(pair) for pair in state["bounds"]] == [2] * d
         and all(low < high for low, high in state["bounds"])

@@ -36,8 +36,7 @@ class Gan(Game):
 
     def d_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         x, y, fake = batch["x"], batch.get("y"), self.fake(batch, graph=False)
-        # two passes: batch statistics of real and of fake examples must not mix
-        terms = {"adversarial": self.loss.d(self.D(x, y), self.D(fake, y)).mean()}
+        terms = {"adversarial": self.loss.d(*self.logits(self.D, x, fake, y)).mean()}
         if self.penalty and clock.round % self.lazy == 0:
             weight = self.lazy * at(self.gamma, clock.progress)
             terms["penalty"] = weight * self.penalty(self.D, x, fake, y, batch["u"]).mean()

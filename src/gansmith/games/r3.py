@@ -35,6 +35,10 @@ class R3(Game):
     def sample(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.G(z, y)
 
+    def after(self, turn: Turn, clock: Clock, terms: dict[str, Tensor]) -> None:
+        if turn.player == "G" and hasattr(self.G, "anneal"):
+            self.G.anneal(clock.progress)
+
     def d_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         y = batch.get("y")
         x = torch.cat([batch["x"], self.fake(batch, graph=False)])

@@ -60,6 +60,9 @@ def wasserstein() -> Adversarial:
 @register("loss", "relativistic")
 def relativistic() -> Adversarial:
     """Each fake is compared with a real example (Jolicoeur-Martineau 2019, eq. 3-4; Huang et al. 2024, eq. 2)."""
-    return Adversarial(
-        d=lambda real, fake: softplus(fake - real), g=lambda real, fake: softplus(real - fake), paired=True
-    )
+
+    def g(real: Tensor | None, fake: Tensor) -> Tensor:
+        assert real is not None, "a paired loss needs the real logits"
+        return softplus(real - fake)
+
+    return Adversarial(d=lambda real, fake: softplus(fake - real), g=g, paired=True)

@@ -18,11 +18,16 @@ Condition = Literal["projection", "concat", "none"]
 Output = Literal["clamp", "tanh", "linear"]
 
 
-def pictures(spec: Spec, name: str) -> tuple[int, int, int]:
-    """(C, H, W) of a picture spec. Raises UsageError for another kind of data."""
+def pictures(spec: Spec, name: str, least: int = 2) -> tuple[int, int, int]:
+    """(C, H, W) of a picture spec. Raises UsageError for another kind of data, or a side under `least`."""
     if len(spec.shape) != 3:
-        raise UsageError(f"The network {name!r} makes pictures [C, H, W]; this data is {spec.kind} of shape {list(spec.shape)}.")
-    return spec.shape  # type: ignore[return-value]
+        raise UsageError(
+            f"The network {name!r} makes pictures [C, H, W]; this data is {spec.kind} of shape {list(spec.shape)}."
+        )
+    if min(spec.shape[1:]) < least:
+        size = f"{spec.shape[1]} x {spec.shape[2]}"
+        raise UsageError(f"The network {name!r} needs pictures of {least} x {least} or more; these are {size}.")
+    return spec.shape[0], spec.shape[1], spec.shape[2]
 
 
 def halvings(height: int, width: int, base: int) -> int:
@@ -46,6 +51,35 @@ def crop(x: Tensor, height: int, width: int) -> Tensor:
 def normed(layer: nn.Module, spectral: bool) -> nn.Module:
     """Spectral normalisation (Miyato et al. 2018, sec. 2.1) of a layer where asked for."""
     return spectral_norm(layer) if spectral else layer
+
+
+class Halve(nn.Conv2d):
+    """4x4 convolution of stride 2, padding 1. With few input channels it is computed as a 2x2 one on pixels taken in
+    fours: the same sum in larger pieces, about twice as fast."""
+
+    def __init__(self, c_in: int, c_out: int, bias: bool = True):
+        super().__init__(c_in, c_out, 4, 2, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_channels > 8:
+            return super().forward(x)
+        odd_height, odd_width = x.shape[2] % 2, x.shape[3] % 2  # an odd side's last row is out of every window's reach
+        fours = F.pixel_unshuffle(F.pad(x, (1, 1 - odd_width, 1, 1 - odd_height)), 2)
+        return F.conv2d(follow(fours, self.weight), F.pixel_unshuffle(self.weight, 2), self.bias)
+
+
+class Pointwise(nn.Linear):
+    """1x1 convolution as one matrix product over positions: faster than a convolution where channels come last, twice
+    so through the double backward of a gradient penalty."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def follow(x: Tensor, weight: Tensor) -> Tensor:
+    """x in the memory layout of a convolution's weight, so that a network runs in one layout from end to end."""
+    last = weight.is_contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last) if last else x
 
 
 class Latent(nn.Module):
@@ -83,7 +117,12 @@ class Discriminator(nn.Module):
     """
 
     def __init__(
-        self, trunk: Callable[[int], tuple[nn.Module, int]], spec: Spec, condition: Condition, classify: bool, **head: Any
+        self,
+        trunk: Callable[[int], tuple[nn.Module, int]],
+        spec: Spec,
+        condition: Condition,
+        classify: bool,
+        **head: Any,
     ):
         super().__init__()
         n = len(spec.classes)
@@ -119,7 +158,7 @@ class _Clamp(torch.autograd.Function):
         return o.clamp(-1, 1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (o,) = ctx.saved_tensors
         outward = ((o > 1) & (grad < 0)) | ((o < -1) & (grad > 0))  # a descent step moves against the gradient
         return grad.masked_fill(outward, 0)
@@ -131,7 +170,7 @@ def limit(x: Tensor, output: Output) -> Tensor:
     clamp reaches the storage format's exact limits, which tanh cannot: white paper is exactly white.
     """
     if output == "clamp":
-        return _Clamp.apply(x)  # type: ignore[no-any-return]
+        return torch.as_tensor(_Clamp.apply(x))
     return x.tanh() if output == "tanh" else x
 
 
@@ -147,7 +186,7 @@ def init_normal(module: nn.Module, std: float = 0.02) -> None:
             layer.bias.zero_()
 
 
-def start_at(bias: nn.Parameter, spec: Spec, output: Output) -> None:
+def start_at(bias: Tensor, spec: Spec, output: Output) -> None:
     """Start a last layer's bias [C] at the data's mean, kept inside (-1, 1)."""
     with torch.no_grad():
         mean = torch.tensor(spec.mean or [0.0] * bias.numel()).clamp(-0.9, 0.9)

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from ..base import Spec
 from ..registry import register
-from .blocks import Condition, Discriminator, Latent, Output, crop, halvings, init_normal, limit, normed, pictures, reduced
+from .blocks import (
+    Condition,
+    Discriminator,
+    Halve,
+    Latent,
+    Output,
+    crop,
+    follow,
+    halvings,
+    init_normal,
+    limit,
+    normed,
+    pictures,
+    reduced,
+)
 
 BASE = 7  # the smallest map is at most this wide
 
@@ -33,14 +46,13 @@ class Generator(nn.Module):
         layers: list[nn.Module] = [nn.BatchNorm2d(wide[0]), nn.ReLU()]
         for c_in, c_out in zip(wide, wide[1:], strict=False):
             layers += [nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(wide[-1], channels, 4, 2, 1))
+        self.layers = nn.Sequential(*layers)
+        self.last = nn.ConvTranspose2d(wide[-1], channels, 4, 2, 1)
         init_normal(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        x = self.project(self.latent(z, y)).view(-1, *self.base)
-        if self.layers[-1].weight.is_contiguous(memory_format=torch.channels_last):  # follow the weights' layout
-            x = x.contiguous(memory_format=torch.channels_last)
-        return limit(crop(self.layers(x), self.height, self.width), self.output)
+        x = follow(self.project(self.latent(z, y)).view(-1, *self.base), self.last.weight)
+        return limit(crop(self.last(self.layers(x)), self.height, self.width), self.output)
 
 
 @register("discriminator", "dcgan")
@@ -65,7 +77,7 @@ def discriminator(
         for i in range(n):
             c_out = width * 2**i
             plain = i == 0 or norm == "none"
-            layers.append(normed(nn.Conv2d(c_in, c_out, 4, 2, 1, bias=plain), spectral))
+            layers.append(normed(Halve(c_in, c_out, bias=plain), spectral))
             layers += [nn.Identity() if plain else nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2)]
             height, side, c_in = height // 2, side // 2, c_out
         return nn.Sequential(*layers, nn.Flatten()), c_in * height * side

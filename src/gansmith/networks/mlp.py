@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..base import Spec
@@ -32,15 +33,58 @@ def hidden(c_in: int, width: int, depth: int, activation: Activation, dropout: f
         if activation == "maxout":
             layers.append(Maxout(c_in if i == 0 else width, width))
         else:
-            layers += [nn.Linear(c_in if i == 0 else width, width), nn.ReLU() if activation == "relu" else nn.LeakyReLU(0.2)]
+            layers += [
+                nn.Linear(c_in if i == 0 else width, width),
+                nn.ReLU() if activation == "relu" else nn.LeakyReLU(0.2),
+            ]
         if dropout:
             layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)
 
 
+class Cuts(nn.Module):
+    """z [B, z_dim] -> [B, z_dim + k]: z, and k learned cuts of it, tanh(a (W z + b)), ever steeper as training goes on.
+
+    A continuous map cannot tear the one blob of z into separate modes: bridges of stray examples remain between them
+    (Khayatkhoei et al. 2018, sec. 2). Soft cuts let gradients balance the modes; steep ones at the end leave no bridge.
+    """
+
+    START, END = 2.0, 1000.0
+
+    def __init__(self, z_dim: int, k: int):
+        super().__init__()
+        self.affine = nn.Linear(z_dim, k)
+        nn.init.normal_(self.affine.weight, 0, z_dim**-0.5)
+        nn.init.normal_(self.affine.bias)
+        self.register_buffer("steepness", torch.tensor(self.START))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.cat([z, (self.affine(z) * self.steepness).tanh()], 1)
+
+    def anneal(self, progress: float) -> None:
+        self.steepness.fill_(self.START * (self.END / self.START) ** progress)
+
+
+def init_he(module: nn.Module) -> None:
+    """He's normal weights for leaky ReLU .2, zero biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, a=0.2)
+            nn.init.zeros_(layer.bias)
+
+
+def init_last(layer: Any) -> None:
+    """A last layer: normal weights that keep the variance, zero bias."""
+    nn.init.normal_(layer.weight, 0, layer.in_features**-0.5)
+    nn.init.zeros_(layer.bias)
+
+
 @register("generator", "mlp")
 class Generator(nn.Module):
-    """z [B, z_dim] -> examples [B, *shape]; pictures end in `output`, points are linear."""
+    """z [B, z_dim] -> examples [B, *shape]; pictures end in `output`, points are linear.
+
+    cuts: learned cuts of the latent, for data in separate pieces; a game anneals them with `anneal(progress)`.
+    """
 
     def __init__(
         self,
@@ -51,18 +95,30 @@ class Generator(nn.Module):
         activation: Activation = "leaky",
         embed: int = 16,
         output: Output = "tanh",
+        cuts: int = 0,
     ):
         super().__init__()
         self.z_dim = z_dim
         self.output: Output = output if spec.kind == "image" else "linear"
         self.latent = Latent(z_dim, len(spec.classes), embed)
-        self.hidden = hidden(self.latent.width, width, depth, activation)
+        self.hidden = hidden(self.latent.width + cuts, width, depth, activation)
         self.last = nn.Linear(width, math.prod(spec.shape))
         self.shape = spec.shape
+        if activation == "leaky":
+            init_he(self.hidden)
+            init_last(self.last)
+        self.cuts = Cuts(self.latent.width, cuts) if cuts else None
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        x = self.last(self.hidden(self.latent(z, y))).view(-1, *self.shape)
-        return limit(x, self.output)
+        h = self.latent(z, y)
+        if self.cuts is not None:
+            h = self.cuts(h)
+        return limit(self.last(self.hidden(h)).view(-1, *self.shape), self.output)
+
+    def anneal(self, progress: float) -> None:
+        """Steepen the cuts by the share of the budget that is done."""
+        if self.cuts is not None:
+            self.cuts.anneal(progress)
 
 
 @register("discriminator", "mlp")
@@ -79,6 +135,12 @@ def discriminator(
 
     def trunk(extra: int) -> tuple[nn.Module, int]:
         extra *= math.prod(spec.shape[1:]) if len(spec.shape) == 3 else 1  # a whole plane beside a picture
-        return nn.Sequential(nn.Flatten(), hidden(math.prod(spec.shape) + extra, width, depth, activation, dropout)), width
+        return nn.Sequential(
+            nn.Flatten(), hidden(math.prod(spec.shape) + extra, width, depth, activation, dropout)
+        ), width
 
-    return Discriminator(trunk, spec, condition, classify)
+    made = Discriminator(trunk, spec, condition, classify)
+    if activation == "leaky":
+        init_he(made.trunk)
+        init_last(made.head.logit)
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,28 @@ from torch.nn import functional as F
 
 from ..base import Spec
 from ..registry import register
-from .blocks import Condition, Discriminator, Latent, Output, crop, halvings, leaky, limit, pictures, reduced, start_at
+from .blocks import (
+    Condition,
+    Discriminator,
+    Halve,
+    Latent,
+    Output,
+    Pointwise,
+    crop,
+    follow,
+    halvings,
+    leaky,
+    limit,
+    pictures,
+    reduced,
+    start_at,
+)
 
 BASE = 8  # the smallest map is at most this wide
 GROUP = 16  # channels of a group
 
 
-def he(layer: nn.Module, gain: float = 1.0) -> None:
+def he(layer: Any, gain: float = 1.0) -> None:
     """He's normal initial weights for leaky ReLU .2, times a gain; zero bias."""
     with torch.no_grad():
         nn.init.kaiming_normal_(layer.weight, a=0.2)
@@ -25,8 +41,14 @@ def he(layer: nn.Module, gain: float = 1.0) -> None:
             layer.bias.zero_()
 
 
-def conv(c_in: int, c_out: int, size: int = 1, stride: int = 1, gain: float = 1.0, groups: int = 1) -> nn.Conv2d:
-    layer = nn.Conv2d(c_in, c_out, size, stride, (size - 1) // 2, groups=groups)
+def conv(c_in: int, c_out: int, size: int, gain: float = 1.0, groups: int = 1) -> nn.Conv2d:
+    layer = nn.Conv2d(c_in, c_out, size, padding=size // 2, groups=groups)
+    he(layer, gain)
+    return layer
+
+
+def pointwise(c_in: int, c_out: int, gain: float = 1.0) -> Pointwise:
+    layer = Pointwise(c_in, c_out)
     he(layer, gain)
     return layer
 
@@ -38,9 +60,9 @@ class Block(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         wide = 2 * width
-        self.open = conv(width, wide, gain=4**-0.25)
+        self.open = pointwise(width, wide, gain=4**-0.25)
         self.mix = conv(wide, wide, 3, gain=4**-0.25, groups=wide // GROUP)
-        self.close = nn.Conv2d(wide, width, 1, bias=False)
+        self.close = Pointwise(wide, width, bias=False)
         nn.init.zeros_(self.close.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,8 +93,8 @@ class Generator(nn.Module):
         he(self.project, math.sqrt(0.52))  # fan-in variance 1: the basis carries the scale
         self.basis = nn.Parameter(torch.randn(wide[0], reduced(self.height, n), reduced(self.width, n)))
         self.first = nn.Sequential(Block(wide[0]), Block(wide[0]))
-        self.stages = nn.ModuleList(
-            nn.ModuleList([conv(c_in, c_out), Block(c_out)]) for c_in, c_out in zip(wide, wide[1:], strict=False)
+        self.stages: Any = nn.ModuleList(
+            nn.ModuleList([pointwise(c_in, c_out), Block(c_out)]) for c_in, c_out in zip(wide, wide[1:], strict=False)
         )
         head = max(GROUP, width // 3 // GROUP * GROUP)
         self.expand = conv(wide[-1], 4 * head, 3)
@@ -82,12 +104,10 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         x = self.project(self.latent(z, y))[:, :, None, None] * self.basis
-        if self.last.weight.is_contiguous(memory_format=torch.channels_last):
-            x = x.contiguous(memory_format=torch.channels_last)
-        x = self.first(x)
-        for shrink, block in self.stages:  # type: ignore[misc]
+        x = self.first(follow(x, self.last.weight))
+        for shrink, block in self.stages:
             x = block(F.interpolate(shrink(x), scale_factor=2, mode="bilinear"))  # 1x1 before: a quarter of the work
-        x = self.last(leaky(F.pixel_shuffle(self.expand(x), 2)))
+        x = self.last(F.pixel_shuffle(leaky(self.expand(x)), 2))
         return limit(crop(x, self.height, self.width), self.output)
 
 
@@ -99,10 +119,11 @@ class Trunk(nn.Module):
         n = halvings(height, side, BASE)
         wide = widths(n, width)[::-1]
         head = max(GROUP, width // 3 // GROUP * GROUP)
-        self.first = conv(channels, head, 4, 2)
+        self.first = Halve(channels, head)
+        he(self.first)
         self.widen = conv(head, wide[0], 3)
-        self.stages = nn.ModuleList(
-            nn.ModuleList([Block(c_in), conv(c_in, c_out)]) for c_in, c_out in zip(wide, wide[1:], strict=False)
+        self.stages: Any = nn.ModuleList(
+            nn.ModuleList([Block(c_in), pointwise(c_in, c_out)]) for c_in, c_out in zip(wide, wide[1:], strict=False)
         )
         self.blocks = nn.Sequential(Block(wide[-1]), Block(wide[-1]))
         size = height // 2, side // 2
@@ -113,8 +134,8 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = leaky(self.widen(leaky(self.first(x))))
-        for block, widen in self.stages:  # type: ignore[misc]
-            x = F.avg_pool2d(widen(block(x)), 2)
+        for block, widen in self.stages:
+            x = widen(F.avg_pool2d(block(x), 2))  # pooled before the 1x1: a quarter of the work
         return (self.blocks(x) * self.gather).sum((2, 3))
 
 

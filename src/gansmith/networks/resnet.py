@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..base import Spec
 from ..registry import register
-from .blocks import Condition, Discriminator, Latent, Output, crop, halvings, limit, normed, pictures, reduced
+from .blocks import Condition, Discriminator, Latent, Output, crop, follow, halvings, limit, normed, pictures, reduced
 
 BASE = 7
 
@@ -71,9 +71,7 @@ class Generator(nn.Module):
         init_xavier(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        x = self.project(self.latent(z, y)).view(-1, *self.base)
-        if self.last.weight.is_contiguous(memory_format=torch.channels_last):
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = follow(self.project(self.latent(z, y)).view(-1, *self.base), self.last.weight)
         return limit(crop(self.last(self.blocks(x)), self.height, self.width), self.output)
 
 
@@ -91,7 +89,7 @@ def discriminator(
     """Pictures -> logits [B]: two halving blocks, two of constant size, a sum over positions."""
 
     def trunk(extra: int) -> tuple[nn.Module, int]:
-        channels, *_ = pictures(spec, "resnet")
+        channels, *_ = pictures(spec, "resnet", least=4)  # halved twice
         blocks = [Down(channels + extra, width, down=True, first=True, spectral=spectral)]
         blocks += [Down(width, width, down=i == 0, first=False, spectral=spectral) for i in range(3)]
         return nn.Sequential(*blocks, Pool()), width

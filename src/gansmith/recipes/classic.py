@@ -10,7 +10,9 @@ from ..errors import UsageError
 from ..registry import register
 
 
-def networks(spec: Spec, name: str, g: dict[str, Any] | None = None, d: dict[str, Any] | None = None) -> dict[str, Part]:
+def networks(
+    spec: Spec, name: str, g: dict[str, Any] | None = None, d: dict[str, Any] | None = None
+) -> dict[str, Part]:
     """A named pair of networks for pictures; for points the perceptrons of the toy papers (z 2-D, 3 x 128)."""
     if spec.kind == "image":
         return {"G": Part(name=name, args=g or {}), "D": Part(name=name, args=d or {})}
@@ -28,7 +30,9 @@ def adam(lr: float | Ramp, beta1: float, beta2: float) -> dict[str, Optimiser]:
 
 def only_pictures(spec: Spec, name: str) -> None:
     if spec.kind != "image":
-        raise UsageError(f"{name} is made of convolutions, for pictures; for {spec.kind} use r3, gan, lsgan, wgan or wgan-gp.")
+        raise UsageError(
+            f"{name} is made of convolutions, for pictures; for {spec.kind} use r3, gan, lsgan, wgan or wgan-gp."
+        )
 
 
 @register("recipe", "gan")
@@ -56,7 +60,9 @@ def cgan(spec: Spec, brief: Brief) -> Run:
 
 def needs_classes(spec: Spec, name: str) -> None:
     if not spec.classes:
-        raise UsageError(f"{name} needs classes and this data has none; put the pictures into sub-folders, one a class.")
+        raise UsageError(
+            f"{name} needs classes and this data has none; put the pictures into sub-folders, one a class."
+        )
 
 
 @register("recipe", "acgan")

@@ -24,9 +24,7 @@ def pictures(spec: Spec, scale: float) -> Run:
     batch = 2 ** max(3, round(math.log2(32 * scale * scale)))
     area = max(1.0, spec.shape[1] * spec.shape[2] / 64**2)
     gamma = Ramp(start=2.0 * area, end=0.5 * area)
-    optimiser = Optimiser(
-        lr=Ramp(start=2e-3 / scale, end=2e-4 / scale), beta1=0.0, beta2=Ramp(start=0.9, end=0.99)
-    )
+    optimiser = Optimiser(lr=Ramp(start=2e-3 / scale, end=2e-4 / scale), beta1=0.0, beta2=Ramp(start=0.9, end=0.99))
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4}),
         parts={"G": Part(name="r3", args={"width": width}), "D": Part(name="r3", args={"width": width})},
@@ -35,17 +33,17 @@ def pictures(spec: Spec, scale: float) -> Run:
 
 
 def points(scale: float) -> Run:
-    """Small perceptrons and many updates: on 2-D data steps decide, not width."""
+    """Small perceptrons and many updates: on 2-D data steps decide, not width. One thread: there is little to share."""
     width = max(16, round(64 * scale))
-    gamma = Ramp(start=1.0, end=1e-3, shape="log")
+    gamma = Ramp(start=1.0, end=1e-4, shape="log")
     optimiser = Optimiser(lr=Ramp(start=3e-3, end=2e-5), beta1=0.0, beta2=Ramp(start=0.9, end=0.99))
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4}),
         parts={
-            "G": Part(name="mlp", args={"z_dim": 8, "width": width}),
+            "G": Part(name="mlp", args={"z_dim": 8, "width": width, "cuts": 32}),
             "D": Part(name="mlp", args={"width": width}),
         },
-        train=Train(batch=128, ema_cap=1e9, optimisers={"G": optimiser, "D": optimiser}),
+        train=Train(batch=192, ema_cap=1e9, threads=1, optimisers={"G": optimiser, "D": optimiser}),
     )
 
 

@@ -1,0 +1,202 @@
+"""Examples a second of the engine against plain hand-written PyTorch loops: same networks, losses and batch, one process.
+
+    python benchmarks/loop_cost.py [--repeats 7] [--threads 2] [--case r3]
+
+Rounds of the plain loop, of the engine with the plain loop's settings (contiguous, fp32, nothing shared) and of the
+engine with its own settings are timed in turn; each figure is the median of ratios of neighbours. For r3 the plain
+script with fast settings is raced too. Beside it: the share of this machine's own convolution limit that a step
+reaches, and (in processes of their own) peak memory.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plain
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+
+from gansmith.config import Brief, Run
+from gansmith.data import Rows, open_data
+from gansmith.engine import Training, rounds
+from gansmith.registry import build
+from gansmith.runtime import Runtime, keep_freed_memory
+
+CASES = ("dcgan", "wgan-gp", "r3")
+SAME = ("train.channels_last=false", "train.precision=fp32", "train.share=false")
+PICTURES = 4096
+
+
+def pictures() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (PICTURES, 28, 28), dtype=np.uint8)
+
+
+def engine(case: str, *changes: str) -> Training:
+    """The engine on random 28-px pictures, as `train` would start it."""
+    data = open_data(pictures(), Run())
+    run: Run = build("recipe", case, data.spec, Brief(data.count)).set(*changes)
+    runtime = Runtime("cpu")
+    runtime.set_precision(run.train.precision)
+    rows = Rows(data.codec.encode(data.raws.take(data.parts["T"])))
+    t = Training.start(run, runtime, data, rows)
+    t.game.train()
+    return t
+
+
+def plain_networks(case: str, t: Training) -> tuple[nn.Module, nn.Module]:
+    """Ordinary layers with the engine's weights; checked to be the same functions."""
+    g, d = plain.r3_networks() if case == "r3" else plain.dcgan_networks(norm_d=case == "dcgan")
+    game: Any = t.game
+    plain.copy_weights(game.G, g, middle_first=case == "r3")
+    plain.copy_weights(game.D, d)
+    z, x = torch.randn(8, game.z_dim), torch.rand(8, 1, 28, 28) * 2 - 1
+    with torch.no_grad():
+        assert torch.allclose(g(z), game.G(z), atol=1e-4), "generators differ"
+        assert torch.allclose(d(x)[:, 0], game.D(x), atol=1e-4), "discriminators differ"
+    return g, d
+
+
+def plain_step(case: str, networks: tuple[nn.Module, nn.Module], batch: int, tuned: bool = False) -> Callable[[], None]:
+    x = torch.from_numpy(pictures()).float()[:, None] / 127.5 - 1
+
+    def draw() -> Tensor:
+        return x[torch.randint(len(x), (batch,))]
+
+    if tuned:
+        step = plain.r3_tuned_loop(*networks, bf16=Runtime("cpu").bf16)
+    elif case == "r3":
+        step = plain.r3_loop(*networks)
+    elif case == "dcgan":
+        step = plain.dcgan_loop(*networks)
+    else:
+        step = plain.wgan_gp_loop(*networks, draw)
+    return lambda: step(draw())
+
+
+def timed(step: Callable[[], None], count: int) -> float:
+    began = time.perf_counter()
+    for _ in range(count):
+        step()
+    return time.perf_counter() - began
+
+
+class Counter(TorchDispatchMode):
+    """Counts the floating-point operations of convolutions and matrix products, forward and backward."""
+
+    total = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def flops(step: Callable[[], None], count: int = 4) -> float:
+    """Multiply-adds, times two, of one round (mean over a penalty's period)."""
+    with Counter() as counter:
+        for _ in range(count):
+            step()
+    return counter.total / count
+
+
+def conv_limit() -> float:
+    """FLOP a second of a large 3x3 convolution on this machine, forward: the best of both layouts."""
+    best = 0.0
+    for layout in (torch.contiguous_format, torch.channels_last):
+        conv = nn.Conv2d(128, 128, 3, padding=1).to(memory_format=layout)
+        x = torch.randn(32, 128, 28, 28).to(memory_format=layout)
+        with torch.no_grad():
+            timed(lambda: conv(x), 3)
+            best = max(best, *(2 * 32 * 28 * 28 * 128 * 128 * 9 * 5 / timed(lambda: conv(x), 5) for _ in range(4)))
+    return best
+
+
+def race(case: str, repeats: int, count: int) -> None:
+    own, same = engine(case), engine(case, *SAME)
+    batch = own.run.train.batch
+    steps = {
+        "plain": plain_step(case, plain_networks(case, same), batch),
+        "engine, same settings": lambda: rounds(same),
+        "engine": lambda: rounds(own),
+    }
+    if case == "r3":
+        steps["plain, fast settings"] = plain_step(case, plain_networks(case, same), batch, tuned=True)
+    for step in steps.values():
+        timed(step, 8)
+    took: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            took[name].append(timed(step, count))
+    work, limit = flops(steps["engine"], 8), conv_limit()
+    print(f"\n{case}: batch {batch}, {own.runtime.bf16 and 'bf16' or 'fp32'}, {torch.get_num_threads()} threads")
+    for name, seconds in took.items():
+        ratios = [a / b for a, b in zip(took["plain"], seconds, strict=True)]
+        rate = count * batch / statistics.median(seconds)
+        print(
+            f"  {name:<22} {rate:8.1f} examples/s  {statistics.median(ratios):5.2f}x plain ({min(ratios):.2f}-{max(ratios):.2f})"
+        )
+    if case == "r3":
+        ratios = [a / b for a, b in zip(took["plain, fast settings"], took["engine"], strict=True)]
+        print(
+            f"  engine over the fast plain script: {statistics.median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})"
+        )
+    speed = work * count / statistics.median(took["engine"])
+    print(
+        f"  {work / 1e9:.2f} GFLOP a round; {speed / 1e9:.0f} GFLOP/s of the conv limit {limit / 1e9:.0f}: {speed / limit:.0%}"
+    )
+
+
+def peak(case: str, which: str, results: Any) -> None:
+    """Peak memory above what is resident before the first round, in MB."""
+    keep_freed_memory()
+    t = engine(case, *(SAME if which != "engine" else ()))
+    step = plain_step(case, plain_networks(case, t), t.run.train.batch) if which == "plain" else lambda: rounds(t)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (Linux)
+    before = status("VmRSS")
+    timed(step, 12)
+    results[which] = (status("VmHWM") - before) / 1024
+
+
+def status(field: str) -> int:
+    """A field of this process's memory, in KB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field + ":"))
+    return int(line.split()[1])
+
+
+def memory(case: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    results = context.Manager().dict()
+    for which in ("plain", "engine, same settings", "engine"):
+        process = context.Process(target=peak, args=(case, which, results))
+        process.start()
+        process.join()
+    print("  peak memory of training: " + ", ".join(f"{name} {mb:.0f} MB" for name, mb in results.items()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--case", choices=CASES)
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    keep_freed_memory()  # for both sides: it belongs to the process
+    for case in CASES if given.case is None else (given.case,):
+        race(case, given.repeats, given.rounds)
+        memory(case)
+
+
+if __name__ == "__main__":
+    main()

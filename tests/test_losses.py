@@ -1,0 +1,142 @@
+"""Losses at logits whose values are known; penalties on critics whose slopes are known."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import tiny
+from gansmith import registry
+from gansmith.base import Clock
+from gansmith.config import build_game
+
+LOSSES, PENALTIES = registry.names("loss"), registry.names("penalty")
+LOGITS = torch.linspace(-3, 3, 7)
+LOG2 = math.log(2)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_per_example_and_finite_at_extremes(name: str) -> None:
+    loss = registry.build("loss", name)
+    for scale in (1, 1e4):
+        real, fake = (LOGITS * scale / 3).requires_grad_(), (-LOGITS * scale / 3).requires_grad_()
+        for value in (loss.d(real, fake), loss.g(real, fake)):
+            assert value.shape == real.shape
+            grads = torch.autograd.grad(value.sum(), (real, fake), allow_unused=True)
+            assert all(g.isfinite().all() for g in (value, *grads) if g is not None)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_players_pull_apart(name: str) -> None:
+    """Near a tie D raises real logits and lowers fake ones; G raises fake ones. Only a paired G reads the real ones."""
+    loss = registry.build("loss", name)
+    real, fake = torch.zeros(5, requires_grad=True), torch.zeros(5, requires_grad=True)
+    d_real, d_fake = torch.autograd.grad(loss.d(real, fake).sum(), (real, fake), allow_unused=True)
+    assert (d_real < 0).all() and (d_fake is None or (d_fake >= 0).all())
+    (g_fake,) = torch.autograd.grad(loss.g(real, fake).sum(), fake)
+    assert (g_fake < 0).all()
+    if not loss.paired:
+        assert torch.equal(loss.g(None, fake), loss.g(real, fake))
+
+
+@pytest.mark.parametrize(
+    ("name", "d", "g"),
+    [
+        ("minimax", 2 * LOG2, -LOG2), ("nonsaturating", 2 * LOG2, LOG2), ("hinge", 2, 0), ("least-squares", 0.5, 0.5),
+        ("wasserstein", 0, 0), ("relativistic", LOG2, LOG2),
+    ],
+)  # fmt: skip
+def test_values_at_zero_logits(name: str, d: float, g: float) -> None:
+    loss, zero = registry.build("loss", name), torch.zeros(3)
+    torch.testing.assert_close(loss.d(zero, zero), torch.full((3,), float(d)))
+    torch.testing.assert_close(loss.g(zero, zero), torch.full((3,), float(g)))
+
+
+@pytest.mark.parametrize(("name", "value"), [("relativistic", LOG2), ("wasserstein", 0.0)])
+def test_equal_logits_of_any_offset(name: str, value: float) -> None:
+    loss = registry.build("loss", name)
+    torch.testing.assert_close(loss.d(LOGITS + 5, LOGITS + 5), torch.full((7,), value))
+
+
+def test_least_squares_targets_and_minimax_is_zero_sum_on_fakes() -> None:
+    squares, minimax = registry.build("loss", "least-squares"), registry.build("loss", "minimax")
+    one, zero = torch.ones(1), torch.zeros(1)
+    assert squares.d(one, zero) == 0 and squares.g(None, one) == 0 and squares.d(zero, one) == 1
+    real = torch.full_like(LOGITS, 1e4)  # D's loss on it is zero
+    torch.testing.assert_close(minimax.g(None, LOGITS), -minimax.d(real, LOGITS))
+
+
+def test_hinge_stops_at_its_margins() -> None:
+    d = registry.build("loss", "hinge").d
+    assert d(torch.tensor([1.0, 9.0]), torch.tensor([-1.0, -9.0])).tolist() == [0, 0]
+
+
+# ---- penalties ------------------------------------------------------------------------------------------------------
+class Linear(nn.Module):
+    """D(x) = w . x, whose slope is |w| everywhere."""
+
+    def __init__(self, norm: float):
+        super().__init__()
+        w = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+        self.w = nn.Parameter(norm * w / w.norm())
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        return (x * self.w).flatten(1).sum(1)
+
+
+REAL, FAKE = torch.ones(5, 3, 4, 4), -torch.ones(5, 3, 4, 4)
+U = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_penalty_is_per_example_and_pulls_a_steep_critic_down(name: str) -> None:
+    critic, u = Linear(4.0), U
+    value = registry.build("penalty", name)(critic, REAL, FAKE, None, u)
+    assert value.shape == (5,) and value.dtype == torch.float32
+    (grad,) = torch.autograd.grad(value.sum(), critic.w)
+    assert (grad * critic.w).sum() > 0  # descent shortens w
+
+
+@pytest.mark.parametrize("norm", [0.5, 1.0, 3.0])
+def test_penalties_of_a_linear_critic(norm: float) -> None:
+    want = {"r1": norm**2 / 2, "r2": norm**2 / 2, "wgan-gp": (norm - 1) ** 2}
+    for name, value in want.items():
+        got = registry.build("penalty", name)(Linear(norm), REAL, FAKE, None, U)
+        torch.testing.assert_close(got, torch.full((5,), value), msg=name)
+
+
+def test_where_each_penalty_looks() -> None:
+    """On D(x) = |x|^2 / 2 the slope is |x|: it tells which examples were used, and that y comes along."""
+    seen = []
+
+    def critic(x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
+        seen.append(y)
+        return 0.5 * x.flatten(1).square().sum(1)
+
+    real, fake, y = torch.tensor([[3.0, 4.0]] * 5), torch.zeros(5, 2), torch.arange(5)
+    slope = 5 * (1 - U)
+    want = {"r1": torch.full((5,), 12.5), "r2": torch.zeros(5), "wgan-gp": (slope - 1).square()}
+    for name, value in want.items():
+        got = registry.build("penalty", name)(critic, real, fake, y, U)
+        torch.testing.assert_close(got, value, atol=1e-4, rtol=1e-4)
+    assert all(label is y for label in seen)
+
+
+def test_a_gradient_penalty_stays_finite_on_a_flat_critic() -> None:
+    for name in PENALTIES:
+        critic = Linear(1.0)
+        critic.w.data.zero_()
+        value = registry.build("penalty", name)(critic, REAL, FAKE, None, U).mean()
+        (grad,) = torch.autograd.grad(value, critic.w)
+        assert value.isfinite() and grad.isfinite().all(), name
+
+
+def test_r3_penalises_half_gamma_of_r1_and_of_r2() -> None:
+    of = tiny.spec((2,), 3)
+    run = tiny.game_run("r3").set("game.args.gamma=3", "game.args.lazy=1")
+    game, batch = build_game(run, of), tiny.examples(of, 8) | {"z": torch.randn(8, 6)}
+    got = game.d_loss(dict(batch), Clock())["penalty"]
+    r1, r2 = (registry.build("penalty", name)(game.D, batch["x"], game.G(batch["z"], batch["y"]), batch["y"], U)
+              for name in ("r1", "r2"))  # fmt: skip
+    torch.testing.assert_close(got, 3 * (r1.mean() + r2.mean()))

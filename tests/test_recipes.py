@@ -1,0 +1,70 @@
+"""Every recipe on points and on the embedded digits, shrunken: it trains, or says in words what it is for."""
+
+import re
+
+import pytest
+
+import tiny
+from gansmith import registry
+from gansmith.base import Spec
+from gansmith.config import Brief, Run, parse
+from gansmith.engine import rounds
+from gansmith.errors import UsageError
+
+RECIPES = registry.names("recipe")
+DATA = {"ring8": tiny.spec((2,)), "digits": tiny.spec((1, 8, 8), 10)}
+REFUSED = {("dcgan", "ring8"), ("sngan", "ring8"), ("acgan", "ring8"), ("cgan", "ring8")}  # known; new ones may differ
+
+
+def small(name: str, of: Spec) -> Run:
+    """A recipe's Run with its networks and batch made small."""
+    run: Run = registry.build("recipe", name, of, Brief(1000))
+    kinds = {"G": "generator", "D": "discriminator"}
+    for role, part in run.parts.items():
+        if role[0] in kinds:
+            sizes = tiny.shrunk(kinds[role[0]], part.name)
+            run = run.set(*(f"parts.{role}.args.{key}={value}" for key, value in sizes.items()))
+    return run.set("train.batch=8", "train.images=800")
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_or_refuses_in_words(name: str, data: str) -> None:
+    of = DATA[data]
+    try:
+        t = tiny.start(small(name, of), of)
+    except UsageError as error:
+        assert tiny.refuses(error) and ((name, data) in REFUSED or name not in {n for n, _ in REFUSED}), error
+        return
+    assert (name, data) not in REFUSED
+    rounds(t), rounds(t)
+    assert all(value == value for value in t.meter.read().values())
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_the_same_in_json(name: str, data: str) -> None:
+    try:
+        run: Run = registry.build("recipe", name, DATA[data], Brief(1000))
+    except UsageError:
+        return
+    assert parse(Run, run.model_dump(mode="json")) == run
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_names_its_paper(name: str) -> None:
+    text = registry.get("recipe", name).__doc__ or ""
+    others = [other for other in RECIPES if other != name and re.search(rf"\b{other}\b", text)]
+    assert re.search(r"\b(19|20)\d\d\b", text) or others
+
+
+def test_auto_grows_with_the_device_and_r3_with_its_dial() -> None:
+    of = tiny.spec((3, 32, 32))
+    cpu, gpu, hour = (registry.build("recipe", "auto", of, b) for b in (
+        Brief(1000), Brief(1000, "cuda", minutes=10), Brief(1000, "cuda", minutes=60),
+    ))  # fmt: skip
+    widths = [run.parts["G"].args["width"] for run in (cpu, gpu, hour)]
+    assert widths == sorted(set(widths)) and cpu.train.batch < gpu.train.batch < hour.train.batch
+    assert cpu == registry.build("recipe", "r3", of, Brief(1000))
+    assert gpu == registry.build("recipe", "r3", of, Brief(1000), args={"scale": 2.0})
+    assert gpu.train.optimisers["G"].lr.start == pytest.approx(cpu.train.optimisers["G"].lr.start / 2)
