@@ -79,7 +79,9 @@ def test_sizes_from_strangers_are_bounded_in_every_form() -> None:
             parse(Run, {"parts": {"G": {"name": "mlp", "args": {"width": value}}}})
     for text in ("1e9", '"1000000000"', "8.0", "true"):
         with pytest.raises(UsageError, match="width"):
-            build_game(Run(game=Part(name="gan")).set("parts.G.name=mlp", f"parts.G.args.width={text}"), tiny.spec((2,)))
+            build_game(
+                Run(game=Part(name="gan")).set("parts.G.name=mlp", f"parts.G.args.width={text}"), tiny.spec((2,))
+            )
 
 
 # ---- building -------------------------------------------------------------------------------------------------------

@@ -97,7 +97,9 @@ def numbered(n: int) -> Rows:
     return Rows({"x": torch.arange(float(n))[:, None], "y": torch.arange(n)})
 
 
-def stream(n: int = 20, batch: int = 6, plays: int = 1, on: Runtime | None = None, seed: tuple[int, ...] = (0, 0)) -> Stream:
+def stream(
+    n: int = 20, batch: int = 6, plays: int = 1, on: Runtime | None = None, seed: tuple[int, ...] = (0, 0)
+) -> Stream:
     return Stream(tiny.Plain(tiny.spec((1,))), numbered(n), on or Rank(), batch, plays, 3, *seed)
 
 

@@ -80,7 +80,12 @@ def test_a_foreign_checkpoint_is_refused() -> None:
 def test_schedules_reach_the_optimiser() -> None:
     config = Optimiser(lr={"start": 1e-2, "end": 0, "shape": "linear"}, beta1=0.5, beta2={"start": 0.9, "end": 0.99})  # type: ignore[arg-type]
     player = Player("G", nn.Linear(2, 2), config, "cpu")
-    for progress, rate, lr, beta2 in ((0, 1, 1e-2, 0.9), (0.5, 1, 5e-3, 0.945), (0.5, 100, 0.5, 0.945), (1, 1, 0, 0.99)):
+    for progress, rate, lr, beta2 in (
+        (0, 1, 1e-2, 0.9),
+        (0.5, 1, 5e-3, 0.945),
+        (0.5, 100, 0.5, 0.945),
+        (1, 1, 0, 0.99),
+    ):
         player.prepare(rate, progress)
         group = player.optimiser.param_groups[0]
         assert group["lr"] == pytest.approx(lr) and group["betas"] == pytest.approx((0.5, beta2))
@@ -97,7 +102,8 @@ def test_an_update_is_masked_by_its_flag() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [("train.optimisers.E.lr=1", "'E'; the players are G, D"), ("train.micro=3", "3 micro-batches")]
+    ("change", "words"),
+    [("train.optimisers.E.lr=1", "'E'; the players are G, D"), ("train.micro=3", "3 micro-batches")],
 )
 def test_what_a_training_refuses(change: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):

@@ -46,7 +46,9 @@ def test_two_rounds(name: str, kind: str) -> None:
     before = weights(t.game)
     rounds(t), rounds(t)
     terms = t.meter.read()
-    assert all(torch.tensor(list(terms.values())).isfinite()) and {key.split("/")[0] for key in terms} == t.players.keys()
+    assert (
+        all(torch.tensor(list(terms.values())).isfinite()) and {key.split("/")[0] for key in terms} == t.players.keys()
+    )
     assert all(p.isfinite().all() for p in t.game.parameters())
     for player, module in t.game.players().items():
         ours = {id(p) for p in module.parameters()}
@@ -163,7 +165,7 @@ def test_acgan_learns_to_name_classes() -> None:
     t = start(game_run("acgan", images=8000), of, 30)
     x, y = t.rows.batch["x"], t.rows.batch["y"]  # type: ignore[union-attr]
     x.copy_(4 * torch.stack([(2.1 * y).cos(), (2.1 * y).sin()], 1))  # classes that lie apart
-    for _ in range(60):
+    for _ in range(150):
         rounds(t)
     critic: Any = t.game.D
     assert (critic.classify(critic.features(x)).argmax(1) == y).float().mean() > 0.9

@@ -60,7 +60,9 @@ def test_imports_go_one_way(name: str) -> None:
         top = other.split(".")[0]
         assert LAYER[top] <= LAYER[home], f"{name} imports {other} from a layer above"
         if top in LEAVES | {"games"} and top != home:
-            assert home == "games" and any(other.startswith(may) for may in GAMES_MAY), f"{name} imports the plug-in {other}"
+            assert home == "games" and any(other.startswith(may) for may in GAMES_MAY), (
+                f"{name} imports the plug-in {other}"
+            )
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
@@ -84,7 +86,9 @@ def test_games_do_not_inherit_from_each_other() -> None:
                 assert [ast.unparse(b) for b in node.bases] == ["Game"], node.name
 
 
-@pytest.mark.parametrize("code", ["import gansmith; dir(gansmith)", "from gansmith.__main__ import main; main(['--help'])"])
+@pytest.mark.parametrize(
+    "code", ["import gansmith; dir(gansmith)", "from gansmith.__main__ import main; main(['--help'])"]
+)
 def test_start_up_is_light(code: str) -> None:
     heavy = "torch", "lightning_fabric", "sklearn", "PIL", "numpy"
     loaded = f"print([m for m in sys.modules if m in {heavy} or m.startswith('gansmith.codecs')])"
@@ -114,7 +118,10 @@ def test_files_and_functions_stay_short(file: Path) -> None:
 
 
 def test_nothing_that_runs_what_a_file_says() -> None:
-    calls, modules = {"eval", "exec", "__import__", "torch.load", "pickle.load", "pickle.loads", "yaml.load"}, {"pickle", "dill"}
+    calls, modules = (
+        {"eval", "exec", "__import__", "torch.load", "pickle.load", "pickle.loads", "yaml.load"},
+        {"pickle", "dill"},
+    )
     for file in FILES:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call):

@@ -91,7 +91,9 @@ def test_every_option_learns_with_all_its_parameters(kind: str, name: str, args:
         assert named.shape == (16, 3)
         loss = loss + (named * torch.randn_like(named)).sum()
     loss.backward()
-    idle = [key for key, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
+    idle = [
+        key for key, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()
+    ]
     assert not idle
 
 

@@ -106,7 +106,7 @@ def game_run(name: str, nets: str = "mlp", seed: int = 0, sgd: bool = False, **t
     roles = registry.get("game", name).parts  # type: ignore[attr-defined]
     kinds = {"G": "generator", "D": "discriminator"}
     parts = {r: Part(name=nets, args=shrunk(kinds[r[0]], nets)) for r in roles if r[0] in kinds}
-    optimiser = Optimiser(name="sgd", lr=0.01, beta1=0.5) if sgd else Optimiser(lr=1e-3, beta1=0.5)
+    optimiser = Optimiser(name="sgd", lr=1e-3, beta1=0.5) if sgd else Optimiser(lr=1e-3, beta1=0.5)
     train = {"batch": 8, "images": 800, "optimisers": {"G": optimiser, "D": optimiser}} | train
     return Run(game=Part(name=name), parts=parts, train=Train(seed=seed, **train))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
-
 
 MEMORY = ("out of memory", "can't allocate memory")  # how the devices say it
 
@@ -14,6 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 an error told in one sentence, 2 wrong usage, 130 interrupted (and saved)."""
     from .errors import GansmithError
 
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # damaged pictures are named by us, once
     try:
         from .cli import app
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except GansmithError as error:
-        print(f"gansmith: {error}", file=sys.stderr)
+        print(f"gansmith: {' '.join(line.strip() for line in str(error).splitlines())}", file=sys.stderr)
         return error.status
     except BrokenPipeError:  # the reader of our output went away: say no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -42,7 +42,8 @@ class Spec:
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Spec:
         values: dict[str, Any] = {f.name: state[f.name] for f in fields(cls)}
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        tuples: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**tuples)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -197,4 +198,5 @@ class Codec(ABC):
         raise NotImplementedError
 
     def __init__(self) -> None:
-        self.skipped: list[tuple[str, str]] = []
+        self.skipped: list[tuple[str, str]] = []  # items left out, with the reason
+        self.notes: list[str] = []  # harmless facts that a user should hear of

@@ -171,6 +171,5 @@ def newest(folder: RunFolder, first: str | None = None, **parts: bool) -> tuple[
             return read(folder, name, **parts), passed
         except GansmithError as error:
             passed.append(f"{str(error).rstrip('.')}; falling back to another checkpoint.")
-    raise CheckpointError(
-        f"{folder.path} holds no good checkpoint{': ' + passed[0].partition(';')[0] if passed else ''}. Train it anew with --fresh."
-    )
+    why = f": {passed[0].partition(';')[0]}" if passed else ""
+    raise CheckpointError(f"{folder.path} holds no good checkpoint{why}. Train it anew with --fresh.")

@@ -211,6 +211,8 @@ def check(
     print(f"{found['kind']} {' x '.join(map(str, found['shape']))}: {counts}")
     for name, share in zip(found["classes"], found["frequencies"], strict=True):
         print(f"  class {name!r}: {share:.1%}")
+    for note in found["notes"]:
+        print(f"  note: {note}")
     for name, reason in found["skipped"]:
         print(f"  skipped {name!r}: {reason}")
 

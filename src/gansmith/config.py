@@ -83,7 +83,11 @@ class Optimiser(Tree):
 
 
 class Data(Tree):
-    """What is read and how. codec: its options, say size. cache: bytes of encoded examples that may be held in memory; more are read as they come."""
+    """What is read and how.
+
+    codec: its options, say size; cache: bytes of encoded examples that may be held in memory, more are read as they
+    come; strict: stop at the first item that cannot be used.
+    """
 
     path: str = ""
     kind: str = ""

@@ -26,6 +26,7 @@ from .errors import DataError, UsageError, unknown
 from .runtime import Runtime, seed_of
 
 CHUNK = 256  # raws encoded at once
+SMALL_SIDE = 64
 HOLDOUT_LIMIT = 15_000
 SMALLEST_POOL = 100  # fewer items than this: nothing is held out
 THIRDS_FROM = 900  # fewer held-out items than this: no extractor part E
@@ -34,11 +35,13 @@ THIRDS_FROM = 900  # fewer held-out items than this: no extractor part E
 def pick_codec(source: Any, kind: str, args: dict[str, Any]) -> Codec:
     """The codec that reads a source: the kind asked for, or the one that claims it most surely."""
     if not kind:
-        claims = {name: registry.get("codec", name).claims(source) for name in registry.names("codec")}  # type: ignore[attr-defined]
+        codecs: dict[str, Any] = {name: registry.get("codec", name) for name in registry.names("codec")}
+        claims = {name: codec.claims(source) for name, codec in codecs.items()}
         kind = max(claims, key=lambda name: claims[name])
         if claims[kind] <= 0:
             raise DataError(_unclaimed(source))
-    return registry.build("codec", kind, args=args)  # type: ignore[no-any-return]
+    made: Codec = registry.build("codec", kind, args=args)
+    return made
 
 
 def _unclaimed(source: Any) -> str:
@@ -61,7 +64,7 @@ def split(labels: Sequence[str | None], splits: Sequence[str], seed: int) -> dic
     pool = np.flatnonzero(where == "train")
     rng = np.random.default_rng(seed_of(seed, "split"))
     pool = pool[rng.permutation(len(pool))]
-    names = np.asarray(["" if labels[i] is None else str(labels[i]) for i in pool])
+    names = np.asarray(["" if labels[i] is None else str(labels[i]) for i in pool.tolist()])
     _, classes, counts = np.unique(names, return_inverse=True, return_counts=True)
     lined = np.argsort(classes, kind="stable")  # class after class, shuffled within
     lined = lined[counts[classes[lined]] > 1]  # a class's only example is trained on
@@ -176,7 +179,8 @@ def load_rows(data: Data, cache: int, say: Callable[[str], None] = lambda text: 
     each = sum(v[0].numel() * v.element_size() for v in example.values() if len(v))
     if each * len(raws) > cache:
         say(
-            f"{len(raws):,} examples need {each * len(raws) / 1e6:,.0f} MB encoded; more than data.cache, so they are read as they come"
+            f"{len(raws):,} examples need {each * len(raws) / 1e6:,.0f} MB encoded, more than data.cache: "
+            "they are read as they come"
         )
         return LiveRows(data.codec, raws)
     return Rows(_cached(data, raws, say))
@@ -205,7 +209,10 @@ def encode_all(codec: Codec, raws: Any, say: Callable[[str], None] = lambda text
     if len(raws) > 5000:
         say(f"reading {len(raws):,} examples (kept for the next time)")
     chunks = [raws.take(np.arange(i, min(i + CHUNK, len(raws)))) for i in range(0, len(raws), CHUNK)]
-    with ThreadPoolExecutor(workers()) as pool:
+    small = (
+        codec.spec().shape[-1] <= SMALL_SIDE
+    )  # decoding them is mostly Python: threads would only wait for each other
+    with ThreadPoolExecutor(1 if small else workers()) as pool:
         done = [batch for batch in pool.map(codec.encode, chunks) if len(batch["x"])]
     if sum(len(batch["x"]) for batch in done) < least:
         name, reason = codec.skipped[-1] if codec.skipped else ("the data", "nothing in it can be read")

@@ -132,7 +132,8 @@ class Training:
         runtime.same(game)
         if run.train.batch % (run.train.micro * runtime.world):
             raise UsageError(
-                f"train.batch = {run.train.batch} cannot be split into {run.train.micro} micro-batches on {runtime.world} devices."
+                f"train.batch = {run.train.batch} cannot be split into {run.train.micro} micro-batches "
+                f"on {runtime.world} devices."
             )
         players = {
             name: Player(name, module, run.train.optimisers.get(name, Optimiser()), runtime.kind)
@@ -248,9 +249,7 @@ def rounds(t: Training) -> None:
             if number not in batches:
                 batch = t.stream.batch(t.clock.round, number)
                 if not i and not number:
-                    torch.random.default_generator.manual_seed(
-                        seed_of(*t.stream.seed, "nets", t.clock.round, t.runtime.rank)
-                    )
+                    t.runtime.seed(seed_of(*t.stream.seed, "nets", t.clock.round, t.runtime.rank))
                 batches[number] = [batch] if t.run.train.micro == 1 else micro_batches(batch, t.run.train.micro)
             play(t, turn, batches[number])
             if all(later.repeat <= number for later in turns[i + 1 :]):
@@ -272,21 +271,20 @@ def advance(t: Training, seen: int) -> float:
     return min(1.0, t.clock.progress + t.run.train.batch / t.images)
 
 
-def trial(t: Training, seconds: float = 1.5) -> float:
-    """Examples a second of a training that will be thrown away: whole blocks of 16 rounds, the first left out."""
+def trial(t: Training, seconds: float = 3.0) -> float:
+    """Examples a second of a training that will be thrown away: blocks of 4 rounds (a lazy penalty's period) for some
+    seconds, the first block left out as warm-up unless it alone took that long."""
     t.game.train()
     t.images = math.inf
     took: list[float] = []
-    while sum(took[1:]) < seconds and len(took) < 200:
+    while not took or (took[0] < seconds and sum(took[1:]) < seconds):
         began = time.perf_counter()
-        for _ in range(16):
+        for _ in range(4):
             rounds(t)
         t.runtime.wait()
-        took.append(time.perf_counter() - began)
-        if took[0] > 2 * seconds:
-            break
-    best = sorted(took[1:] or took)
-    return t.runtime.agree(16 * t.run.train.batch / best[len(best) // 2])  # type: ignore[no-any-return]
+        took.append(t.runtime.agree(time.perf_counter() - began))
+    counted = took[1:] or took
+    return 4 * t.run.train.batch * len(counted) / sum(counted)
 
 
 def parameters(game: Game) -> dict[str, int]:

@@ -200,10 +200,13 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold `lock`; a second process gets RunError naming the owner. The system frees it when its owner dies."""
+        """Hold `lock`; a second process gets RunError naming the owner. The system frees it when its owner dies.
+
+        A folder that this made and in which nothing else came to be is removed again.
+        """
         import fcntl
 
-        path = self.path / "lock"
+        path, made = self.path / "lock", not self.path.exists()
         while True:
             os.makedirs(self.path, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -219,7 +222,12 @@ class RunFolder:
                     continue  # the folder was moved aside between opening and locking
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-                yield
+                try:
+                    yield
+                finally:
+                    if made and os.path.exists(self.path) and os.listdir(self.path) == ["lock"]:
+                        os.unlink(path)
+                        os.rmdir(self.path)
                 return
             finally:
                 os.close(fd)
@@ -252,7 +260,7 @@ class Source:
         if path.is_file() and path.suffix.lower() == ".zip":
             try:
                 self.zip = zipfile.ZipFile(path)
-            except (zipfile.BadZipFile, OSError, ValueError) as error:
+            except Exception as error:  # a damaged directory raises nearly anything
                 raise DataError(
                     f"{path} cannot be opened as a zip archive ({error}); copy or download it again."
                 ) from None
@@ -317,7 +325,7 @@ class Source:
                     data = member.read(ENTRY_LIMIT + 1)
             else:
                 with open(self.path / name if self.path.is_dir() else self.path, "rb") as file:
-                    data = file.read(ENTRY_LIMIT + 1)
+                    data = file.read(min(ENTRY_LIMIT, os.fstat(file.fileno()).st_size) + 1)
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, KeyError) as error:
             raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
         except Exception as error:  # zlib.error and friends: a damaged archive member

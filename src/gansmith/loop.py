@@ -108,7 +108,7 @@ def tick(t: Training, pace: Pace, folder: RunFolder, show: Callable[[dict[str, A
         files.append_line(folder.log, row)
         draw(t, folder)
         show(row)
-    if t.clock.progress < 1 and pace.now() - pace.saved >= SAVE_SHARE * pace.save_cost:
+    if t.clock.progress < 1 and t.runtime.agree(pace.now() - pace.saved >= SAVE_SHARE * pace.save_cost):
         save(t, pace, folder)
 
 

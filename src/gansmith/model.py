@@ -195,8 +195,9 @@ def load_model(folder: RunFolder, name: str | None = None, device: str = "cpu") 
     """The model and what had to be passed over to get it."""
     state = folder.read_run()
     run, codec = restore(state, folder)
+    passed: list[str] = []
     if name is not None:
-        saved, passed = checkpoint.read(folder, name.zfill(12)), []
+        saved = checkpoint.read(folder, name.zfill(12))
     else:
         first = checkpoint.pointed(folder, "best") or checkpoint.pointed(folder, "latest")
         saved, passed = checkpoint.newest(folder, first)
@@ -207,15 +208,16 @@ def load_model(folder: RunFolder, name: str | None = None, device: str = "cpu") 
         game.load_state_dict(raw)
     except RuntimeError as error:
         raise CheckpointError(
-            f"Checkpoint {saved.name} does not fit the networks that {folder.run} names: {error}"
+            f"Checkpoint {saved.name} does not fit the networks that {folder.run} names: {' '.join(str(error).split())}"
         ) from None
     game.to(place).eval()
-    ema = {k: saved.ema[k].to(v) if k in saved.ema else v for k, v in game.state_dict().items()}
-    if alien := [k for k, v in saved.ema.items() if k not in ema or v.shape != ema[k].shape]:
+    own = game.state_dict()
+    if alien := [k for k, v in saved.ema.items() if k not in own or v.shape != own[k].shape]:
         raise CheckpointError(
             f"Checkpoint {saved.name} does not fit the networks that {folder.run} names: average of {alien[0]}."
         )
-    return Model(run, game, codec, saved.name, ema, game.state_dict()), passed
+    ema = {**own, **{k: v.to(own[k]) for k, v in saved.ema.items()}}
+    return Model(run, game, codec, saved.name, ema, own), passed
 
 
 def restore(state: dict[str, Any], folder: RunFolder) -> tuple[Run, Codec]:

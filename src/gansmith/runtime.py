@@ -106,6 +106,16 @@ class Runtime:
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else nullcontext()
 
+    def seed(self, n: int) -> None:
+        """Seed what networks draw inside a forward pass. (torch.manual_seed would queue a call a round for an absent GPU.)"""
+        torch.default_generator.manual_seed(n)
+        if self.kind == "cuda":
+            torch.cuda.manual_seed(n)
+        elif self.kind == "mps":
+            torch.mps.manual_seed(n)
+        elif self.kind == "xpu":
+            torch.xpu.manual_seed(n)
+
     def slice(self, n: int) -> slice:
         """This rank's share of a global batch of n."""
         each = n // self.world

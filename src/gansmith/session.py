@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -142,7 +142,7 @@ def continued(folder: RunFolder, request: Request, data: Data, state: dict[str, 
             f"{folder.path} holds a run with other settings: {', '.join(differ)}. Give the same settings to continue it, "
             "choose another --out, or --fresh to move it aside."
         )
-    train = {"device": request.device}
+    train: dict[str, Any] = {"device": request.device}
     if request.minutes is not None or request.images is not None:
         train |= {"minutes": request.minutes, "images": request.images}
     tree = run.model_dump(mode="json")
@@ -178,7 +178,7 @@ PLAN = {
 }  # fmt: skip
 
 
-def is_plan(found: Any) -> bool:
+def is_plan(found: Any) -> TypeGuard[dict[str, Any]]:
     """Is it a plan that `make_plan` made, as far as it will be used?"""
     if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in PLAN.items()):
         return False
@@ -264,6 +264,8 @@ def _train(
     keep_freed_memory()
     first = first_run(source, request)
     data = open_data(source, first)
+    for note in data.codec.notes:
+        display.say(f"Note: {note}.")
     old = folder.read_run() if folder.run.exists() and not fresh else None
     run = continued(folder, request, data, old) if old else resolve(first, request, data)
     runtime.set_precision(run.train.precision)
@@ -314,8 +316,11 @@ class Session:
     def begin(self, old: dict[str, Any] | None, chosen: bool) -> None:
         self.find()
         known = (old or {}).get("plan")
-        same = is_plan(known) and (known["device"], known["devices"]) == (str(self.runtime.device), self.runtime.world)
-        plan = known if same else make_plan(self.run, self.runtime, self.data, self.rows, chosen)
+        place = (str(self.runtime.device), self.runtime.world)
+        if is_plan(known) and (known["device"], known["devices"]) == place:
+            plan = known
+        else:
+            plan = make_plan(self.run, self.runtime, self.data, self.rows, chosen)
         self.display.say(plan_text(plan | {"minutes": self.run.train.minutes}, self.run, self.folder))
         need, free = 2 * plan["checkpoint_bytes"], files.free_space(self.folder.path)
         if free < need:
@@ -432,6 +437,9 @@ class Session:
         )
 
 
+SLOTS = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "rmsprop": {"step", "square_avg"}, "sgd": {"momentum_buffer"}}
+
+
 def check_facts(t: Training) -> None:
     """Raise ValueError unless training can go on from what a checkpoint said: a stranger may have written it."""
     clock = t.clock
@@ -441,8 +449,10 @@ def check_facts(t: Training) -> None:
     if not 0 <= t.seconds < math.inf or not t.images > 0:
         raise ValueError("its seconds or images are out of range")
     for player in t.players.values():
-        for p in player.params:
-            if any(slot.shape not in (p.shape, ()) for slot in player.optimiser.state[p].values()):
+        for p in player.params:  # fused kernels trust shapes: a wrong one would write past the end of memory
+            slots = player.optimiser.state[p]
+            wrong = [k for k, v in slots.items() if v.shape != (() if k == "step" else p.shape) or v.dtype != p.dtype]
+            if wrong or (slots and slots.keys() != SLOTS[player.config.name]):
                 raise ValueError(f"the optimiser of {player.name} does not fit")
 
 
@@ -458,7 +468,7 @@ def inspect(source: Any, kind: str = "", size: int | None = None, unconditional:
     return {
         "kind": spec.kind, "shape": list(spec.shape), "classes": list(spec.classes), "frequencies": list(spec.frequencies),
         "examples": {role: len(indices) for role, indices in data.parts.items()}, "fingerprint": data.fingerprint,
-        "skipped": [list(item) for item in dict.fromkeys(data.codec.skipped)],
+        "skipped": [list(item) for item in dict.fromkeys(data.codec.skipped)], "notes": data.codec.notes,
     }  # fmt: skip
 
 

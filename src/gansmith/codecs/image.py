@@ -57,7 +57,6 @@ class ImageCodec(Codec):
             raise ValueError(f"size = {size}; it must be from 1 to {SIDE_LIMIT}")
         self.size, self.unconditional = size, unconditional
         self.limits = _pictures.Limits(max_side, max_pixels)
-        self.notes: list[str] = []  # harmless facts that a user should hear of
         self._spec: Spec | None = None
         self._lock, self._seen = threading.Lock(), set[tuple[str, str]]()  # of skipped
         self._scanned: tuple[str, str] | None = None  # a path and the fingerprint it had when it was scanned

@@ -56,7 +56,7 @@ class Cuts(nn.Module):
         self.affine = nn.Linear(z_dim, k)
         nn.init.normal_(self.affine.weight, 0, z_dim**-0.5)
         nn.init.normal_(self.affine.bias)
-        self.register_buffer("steepness", torch.tensor(self.START))
+        self.steepness = nn.Buffer(torch.tensor(self.START))
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.cat([z, (self.affine(z) * self.steepness).tanh()], 1)
