@@ -54,8 +54,8 @@ def plain_networks(case: str, t: Training) -> tuple[nn.Module, nn.Module]:
     """Ordinary layers with the engine's weights; checked to be the same functions."""
     g, d = plain.r3_networks() if case == "r3" else plain.dcgan_networks(norm_d=case == "dcgan")
     game: Any = t.game
-    plain.copy_weights(game.G, g, middle_first=case == "r3")
-    plain.copy_weights(game.D, d)
+    plain.copy_weights(game.G, g)
+    plain.copy_weights(game.D, d, first_is_late=case == "r3")
     z, x = torch.randn(8, game.z_dim), torch.rand(8, 1, 28, 28) * 2 - 1
     with torch.no_grad():
         assert torch.allclose(g(z), game.G(z), atol=1e-4), "generators differ"

@@ -75,11 +75,11 @@ def dcgan_networks(norm_d: bool) -> tuple[nn.Module, nn.Module]:
     return g, d
 
 
-def copy_weights(source: nn.Module, target: nn.Module, middle_first: bool = False) -> None:
+def copy_weights(source: nn.Module, target: nn.Module, first_is_late: bool = False) -> None:
     """Give `target` the parameters of `source`, matched by order; shapes may differ by axes of length 1."""
     theirs, ours = list(source.parameters()), list(target.parameters())
-    if middle_first:  # the package registers a learned basis before what it multiplies
-        theirs = [theirs[1], theirs[0], *theirs[2:]]
+    if first_is_late:  # a module's own parameter is listed before its layers'; here it is the last but one layer
+        theirs = [*theirs[1:-1], theirs[0], theirs[-1]]
     assert len(theirs) == len(ours), (len(theirs), len(ours))
     with torch.no_grad():
         for a, b in zip(theirs, ours, strict=True):

@@ -80,7 +80,9 @@ def test_two_ranks_agree_and_equal_one_process_with_the_doubled_batch(tmp_path: 
 
 def test_the_command_on_two_ranks_writes_one_run(tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
-    with Torchrun(log, "-m", "gansmith", "train", "ring8", "--images", "6400", "--set", "train.batch=128", "--out", str(out)) as launch:
+    with Torchrun(
+        log, "-m", "gansmith", "train", "ring8", "--images", "6400", "--set", "train.batch=128", "--out", str(out)
+    ) as launch:
         assert launch.wait() == 0, launch.text()
     state = json.loads((out / "run.json").read_text())
     assert state["status"] == "finished" and state["plan"]["devices"] == 2
