@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 import gansmith
-from gansmith import checkpoint, files, loop, registry, session
+from gansmith import checkpoint, files, loop, plan, registry
 from gansmith.__main__ import main
 from gansmith.files import RunFolder
 from gansmith.runtime import Runtime
@@ -47,7 +47,7 @@ def warm() -> None:
 def quicken(patch: pytest.MonkeyPatch) -> None:
     """No time trial, six ticks a training, a checkpoint at each."""
     warm()
-    patch.setattr(session, "trial", lambda t: 1e4)
+    patch.setattr(plan, "trial", lambda t: 1e4)
     patch.setattr(loop, "TICKS", 6)
     patch.setattr(loop, "SAVE_SHARE", 0)
 

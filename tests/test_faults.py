@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from gansmith import checkpoint, engine, files, loop, session
+from gansmith import checkpoint, engine, files, loop, plan
 from gansmith.data import Stream
 from gansmith.errors import CheckpointError, GansmithError, RunError, TrainingError
 from gansmith.files import RunFolder
@@ -150,7 +150,7 @@ def test_killed_again_and_again_under_minutes_it_ends_in_time_and_never_steps_ba
 ) -> None:
     minutes, log, killed = 0.02, RunFolder(tmp_path / "run").log, 0
     monkeypatch.setattr(loop, "TICK_SECONDS", (0.05, 0.1))
-    monkeypatch.setattr(session, "trial", lambda t: 100.0)  # an early first tick, however busy the machine
+    monkeypatch.setattr(plan, "trial", lambda t: 100.0)  # an early first tick, however busy the machine
     for _ in range(3):
         before = log.stat().st_size if log.exists() else 0
         pid = fork(lambda: fit(tmp_path / "run", images=None, minutes=minutes))

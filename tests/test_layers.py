@@ -20,7 +20,9 @@ LAYERS = [  # a module imports from its own layer or one above it in this list
     LEAVES,
     {"games"},
     {"data", "ema", "checkpoint"},
-    {"engine", "model", "loop", "session"},
+    {"engine", "model"},
+    {"loop", "resolve", "plan", "look"},
+    {"session"},
     {"evaluate", "diagnose", "export"},
     {"serve", "cli", "__main__"},
 ]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gansmith
-from gansmith import registry, session
+from gansmith import plan, registry, resolve
 from gansmith.errors import RunError, UsageError
 
 OUTSIDE = Path(__file__).parent / "plugins" / "outside.py"
@@ -23,7 +23,7 @@ RECIPES = ["little-cycle", "warm-start"]
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a plug-in registers is gone after the test; no time is spent on timing."""
-    monkeypatch.setattr(session, "trial", lambda t: 1000.0)
+    monkeypatch.setattr(plan, "trial", lambda t: 1000.0)
     for kind in registry.FOLDERS:
         registry.names(kind)
     before = {kind: dict(builders) for kind, builders in registry.loaded().items()}
@@ -94,7 +94,7 @@ def test_the_run_names_parts_not_files_and_says_what_it_lacks(clean: None, notes
     forget(before)
     with pytest.raises(RunError, match="--plugin"):
         gansmith.load(tmp_path / "run")
-    session.load_plugins([OUTSIDE])
+    resolve.load_plugins([OUTSIDE])
     assert gansmith.load(tmp_path / "run").sample(1).shape == (1, 2)
 
 
@@ -103,9 +103,9 @@ def test_a_plugin_that_is_missing_or_broken_is_named(clean: None, tmp_path: Path
     broken.write_text("1 / 0\n")
     for path, words in ((tmp_path / "none.py", "no plug-in file"), (broken, "ZeroDivisionError")):
         with pytest.raises(UsageError, match=words):
-            session.load_plugins([path])
+            resolve.load_plugins([path])
 
 
 def test_loading_a_plugin_twice_is_harmless(clean: None) -> None:
-    session.load_plugins([OUTSIDE, OUTSIDE])
+    resolve.load_plugins([OUTSIDE, OUTSIDE])
     assert "little-cycle" in registry.names("game") and "num" in registry.names("codec")

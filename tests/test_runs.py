@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 import gansmith
-from gansmith import checkpoint, files, session
+from gansmith import checkpoint, files, look, plan, resolve, session
 from gansmith.errors import CheckpointError, DataError, GansmithError, RunError, UsageError
 from gansmith.files import RunFolder
 from helpers import (
@@ -69,7 +69,7 @@ def points(finished: Path) -> Path:
     return finished.parent / "points.csv"
 
 
-TRIAL = session.trial
+TRIAL = plan.trial
 
 
 # ---- the same command again -----------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_observers_change_no_bit(
         pytest.importorskip("torch.utils.tensorboard")
         options["set"] = [*NET, "train.tensorboard=true"]
     elif observer == "no plan":
-        monkeypatch.setattr(session, "trial", TRIAL)
+        monkeypatch.setattr(plan, "trial", TRIAL)
     elif observer == "live":
         options["set"] = [*NET, "data.cache=0"]
     elif observer == "keep":
@@ -442,7 +442,7 @@ def test_a_hostile_run_json_is_refused_or_used_but_never_run(
     tree = mutate(data, json.loads((finished / "run.json").read_bytes()))
     (copy / "run.json").write_text(json.dumps(tree))
     attempt(lambda: gansmith.load(copy).sample(2))
-    attempt(lambda: session.show_run(copy))
+    attempt(lambda: look.show_run(copy))
     attempt(lambda: fit(copy, data=points(finished)))
     assert innocent(watched)
 
@@ -623,10 +623,10 @@ def test_a_plugin_runs_only_when_it_is_named(copy: Path, tmp_path: Path, watched
     gansmith.load(copy).sample(1)
     assert innocent(watched)
     with pytest.raises(UsageError, match="no plug-in file"):
-        session.load_plugins([tmp_path / "missing.py"])
+        resolve.load_plugins([tmp_path / "missing.py"])
     (tmp_path / "broken.py").write_text("1 / 0\n")
     with pytest.raises(UsageError, match="failed while it was read: ZeroDivisionError"):
-        session.load_plugins([tmp_path / "broken.py"])
+        resolve.load_plugins([tmp_path / "broken.py"])
 
 
 def test_data_errors_leave_no_run_behind(tmp_path: Path) -> None:

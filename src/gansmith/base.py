@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,26 @@ number an example [B] for penalties that need one; a turn may add keys (say "fak
 
 Raw = Any
 """One artefact as its codec knows it: a reference into a folder or archive, or a decoded array."""
+
+
+class Raws(Protocol):
+    """What `Codec.scan` returns: an index of raw items, light however many there are.
+
+    labels: class name or None of each; splits: "train", "test" or "val" of each; take: the items at some indices.
+    """
+
+    @property
+    def labels(self) -> Sequence[str | None]: ...
+
+    @property
+    def splits(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Raw: ...
+
+    def take(self, indices: np.ndarray) -> Raws: ...
+
 
 Make = Callable[..., Any]
 """make(role) builds the part a run names for a role: "G", "D", "loss", "penalty"."""
@@ -138,8 +158,7 @@ class Game(nn.Module, ABC):
 class Codec(ABC):
     """Artefacts <-> tensors, one per kind of data. Batches in, batches out; fitted state is JSON.
 
-    Raws that `scan` returns carry what `split` needs as attributes: `label` (class name or None) and `split`
-    ("train" or "test").
+    `kind` is the name it is registered under.
     """
 
     kind: ClassVar[str]
@@ -150,15 +169,15 @@ class Codec(ABC):
         """How surely this codec reads the source: 0 not at all; the highest claim wins. Cheap: names, not contents."""
 
     @abstractmethod
-    def scan(self, source: Any) -> Sequence[Raw]:
+    def scan(self, source: Any) -> Raws:
         """Cheap index of the raw items. What cannot be used goes to `skipped` by name. Raises DataError if none is left."""
 
     @abstractmethod
-    def fit(self, raws: Sequence[Raw]) -> None:
+    def fit(self, raws: Any) -> None:
         """Learn sizes, class names, scales from the training examples."""
 
     @abstractmethod
-    def encode(self, raws: Sequence[Raw]) -> Batch:
+    def encode(self, raws: Any) -> Batch:
         """Storage form: pictures uint8 [B, C, H, W], points float32 [B, d]; "y" int64 [B] where there are classes."""
 
     @abstractmethod

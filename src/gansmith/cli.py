@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,16 +92,12 @@ def train(
         )  # fmt: skip
     except Interrupted:
         raise KeyboardInterrupt from None
-    if isinstance(done, dict):
-        if json:
-            emit(done)
-        return
-    from .session import default_out
+    if json and os.environ.get("RANK", "0") == "0":
+        from .resolve import default_out
 
-    folder = out or default_out(data, recipe)
-    if json:
-        emit({"run": str(folder), "checkpoint": done.name})
-    say(f"Next: gansmith sample {folder} -n 64 --grid grid.png")
+        emit(
+            done if isinstance(done, dict) else {"run": str(out or default_out(data, recipe)), "checkpoint": done.name}
+        )
 
 
 def count(text: str | None) -> int | None:
@@ -163,7 +160,7 @@ def sample(
     """
     from .files import RunFolder
     from .model import load_model
-    from .session import load_plugins
+    from .resolve import load_plugins
 
     load_plugins(plugin)
     model, passed = load_model(RunFolder(run), checkpoint, device)
@@ -200,7 +197,8 @@ def check(
     unconditional
         Ignore the classes.
     """
-    from .session import inspect, load_plugins
+    from .look import inspect
+    from .resolve import load_plugins
 
     load_plugins(plugin)
     found = inspect(data, kind=kind, size=size, unconditional=unconditional)
@@ -223,7 +221,7 @@ def list_(*, plugin: Plugin = [], json: Json = False) -> None:  # noqa: B006
     from .listing import parts
 
     if plugin:
-        from .session import load_plugins
+        from .resolve import load_plugins
 
         load_plugins(plugin)
     found = parts()
@@ -245,7 +243,8 @@ def show(what: str, *, plugin: Plugin = [], json: Json = False) -> None:  # noqa
     what
         A run folder or a recipe's name.
     """
-    from .session import load_plugins, show_recipe, show_run
+    from .look import show_recipe, show_run
+    from .resolve import load_plugins
 
     load_plugins(plugin)
     path = Path(what)

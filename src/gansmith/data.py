@@ -114,13 +114,13 @@ def open_data(source: Any, run: Run) -> Data:
     """Scan, split and fit. Raises DataError where nothing can be learned from the source."""
     codec = pick_codec(source, run.data.kind, run.data.codec)
     raws = codec.scan(source)
-    parts = split(raws.labels, raws.splits, run.train.seed)  # type: ignore[attr-defined]
+    parts = split(raws.labels, raws.splits, run.train.seed)
     if len(parts["T"]) < 2:
         raise DataError(
             f"{run.data.path or 'The data'} has {len(parts['T'])} usable training example; at least 2 are needed."
         )
     check_strict(codec, run)
-    codec.fit(raws.take(parts["T"]))  # type: ignore[attr-defined]
+    codec.fit(raws.take(parts["T"]))
     return Data(codec, raws, parts, codec.fingerprint(source))
 
 

@@ -76,8 +76,11 @@ class Player:
             if player == self.name:
                 name, slot = rest.rsplit("/", 1)
                 p = by_name[name]
-                layout = torch.empty_like(p) if value.shape == p.shape else torch.empty_like(value)
-                self.optimiser.state[p][slot] = layout.copy_(value)
+                if value.shape == p.shape:  # a moment: in the weight's layout and place
+                    value = torch.empty_like(p).copy_(value)
+                elif self.masks:  # a fused optimiser counts its steps on the device
+                    value = value.to(p.device)
+                self.optimiser.state[p][slot] = value.clone()
 
 
 @dataclass

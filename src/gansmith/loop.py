@@ -181,7 +181,7 @@ def loop(
     t.game.train()
     pace = Pace.start(t, rate)
     with listening() as flag:
-        if not checkpoint.listed(folder):
+        if t.runtime.agree(not checkpoint.listed(folder)):
             save(t, pace, folder)
         while t.clock.progress < 1:
             try:
@@ -195,7 +195,7 @@ def loop(
                 if pace.due(t):
                     tick(t, pace, folder, show)
             except NonFinite as error:
-                pace = roll_back(t, folder, rate, str(error), pace.now(), say)
+                pace = roll_back(t, folder, rate, str(error), t.runtime.agree(pace.now()), say)
         save(t, pace, folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import sys
 import warnings
@@ -88,6 +89,7 @@ class Runtime:
     def __init__(self, device: str = "auto"):
         from lightning_fabric import Fabric
 
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         self.kind = pick_device(device)
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
