@@ -9,6 +9,8 @@ reaches, and (in processes of their own) peak memory.
 """
 
 import argparse
+import ctypes
+import gc
 import multiprocessing
 import statistics
 import time
@@ -161,7 +163,10 @@ def peak(case: str, which: str, results: Any) -> None:
     """Peak memory above what is resident before the first round, in MB."""
     keep_freed_memory()
     t = engine(case, *(SAME if which != "engine" else ()))
-    step = plain_step(case, plain_networks(case, t), t.run.train.batch) if which == "plain" else lambda: rounds(t)
+    by_hand = plain_step(case, plain_networks(case, t), t.run.train.batch)
+    step = by_hand if which == "plain" else lambda: rounds(t)
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what building left free must not hide what training takes
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (Linux)
     before = status("VmRSS")
     timed(step, 12)

@@ -187,7 +187,7 @@ def _put(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> None:
     for i, step in enumerate(steps[:-1]):
         inner = node.get(step)
         if isinstance(inner, float | int) or inner is None:  # a number becomes a Ramp, a missing branch a new one
-            free = i > 0 and steps[0] in ("game", "parts", "data", "train")
+            free = i > 0 and (inner is not None or steps[0] in ("parts", "data", "train"))
             if not free:
                 raise UsageError(unknown("setting", path, _keys(tree, Run)))
             inner = {"start": inner, "end": inner} if inner is not None and i + 2 == len(steps) else {}

@@ -131,7 +131,6 @@ class Training:
         game = build_game(run, data.spec).to(runtime.device)
         if run.train.channels_last and len(data.spec.shape) == 3:
             game = game.to(memory_format=torch.channels_last)
-        game.share = run.train.share and run.train.micro == 1
         runtime.same(game)
         if run.train.batch % (run.train.micro * runtime.world):
             raise UsageError(
@@ -254,8 +253,10 @@ def rounds(t: Training) -> None:
                 if not i and not number:
                     t.runtime.seed(seed_of(*t.stream.seed, "nets", t.clock.round, t.runtime.rank))
                 batches[number] = [batch] if t.run.train.micro == 1 else micro_batches(batch, t.run.train.micro)
+            wanted = any(later.repeat > number for later in turns[i + 1 :])  # does a later turn use this batch?
+            t.game.share = wanted and t.run.train.share and t.run.train.micro == 1
             play(t, turn, batches[number])
-            if all(later.repeat <= number for later in turns[i + 1 :]):
+            if not wanted:
                 del batches[number]
     seen = t.clock.seen + t.run.train.batch
     t.ema.update(t.run.train.batch, seen)

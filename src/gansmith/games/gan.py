@@ -36,10 +36,11 @@ class Gan(Game):
 
     def d_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         x, y, fake = batch["x"], batch.get("y"), self.fake(batch, graph=False)
-        terms = {"adversarial": self.loss.d(*self.logits(self.D, x, fake, y)).mean()}
+        terms = {}
         if self.penalty and clock.round % self.lazy == 0:
             weight = self.lazy * at(self.gamma, clock.progress)
             terms["penalty"] = weight * self.penalty(self.D, x, fake, y, batch["u"]).mean()
+        terms["adversarial"] = self.loss.d(*self.logits(self.D, x, fake, y)).mean()
         return terms
 
     def g_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:

@@ -37,10 +37,11 @@ class Wgan(Game):
 
     def d_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         x, y, fake = batch["x"], batch.get("y"), self.fake(batch, graph=False)
-        terms = {"adversarial": self.loss.d(*self.logits(self.D, x, fake, y)).mean()}
-        if self.penalty:
+        terms = {}
+        if self.penalty:  # first, while no other graph takes memory
             weight = at(self.gamma, clock.progress)
             terms["penalty"] = weight * self.penalty(self.D, x, fake, y, batch["u"]).mean()
+        terms["adversarial"] = self.loss.d(*self.logits(self.D, x, fake, y)).mean()
         return terms
 
     def g_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:

@@ -193,5 +193,29 @@ def start_at(bias: Tensor, spec: Spec, output: Output) -> None:
         bias.copy_(mean.atanh() if output == "tanh" else mean)
 
 
+class _Leaky(torch.autograd.Function):
+    """Leaky ReLU .2 that keeps its output alone, which the next layer keeps anyway, and whose gradient is a function of
+    the incoming one alone: a gradient penalty then sends no zeros back through the whole forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = F.leaky_relu(x, 0.2)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.leaky_relu_backward(grad, y.detach(), 0.2, True)
+
+
 def leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.2)
+    """Leaky ReLU, slope .2."""
+    return torch.as_tensor(_Leaky.apply(x))
+
+
+class Leaky(nn.Module):
+    """Leaky ReLU, slope .2, as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return leaky(x)

@@ -13,6 +13,7 @@ from .blocks import (
     Discriminator,
     Halve,
     Latent,
+    Leaky,
     Output,
     crop,
     follow,
@@ -78,7 +79,7 @@ def discriminator(
             c_out = width * 2**i
             plain = i == 0 or norm == "none"
             layers.append(normed(Halve(c_in, c_out, bias=plain), spectral))
-            layers += [nn.Identity() if plain else nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2)]
+            layers += [nn.Identity() if plain else nn.BatchNorm2d(c_out), Leaky()]
             height, side, c_in = height // 2, side // 2, c_out
         return nn.Sequential(*layers, nn.Flatten()), c_in * height * side
 

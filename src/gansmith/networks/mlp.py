@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..base import Spec
 from ..registry import register
-from .blocks import Condition, Discriminator, Latent, Output, limit
+from .blocks import Condition, Discriminator, Latent, Leaky, Output, limit
 
 Activation = Literal["relu", "leaky", "maxout"]
 
@@ -35,7 +35,7 @@ def hidden(c_in: int, width: int, depth: int, activation: Activation, dropout: f
         else:
             layers += [
                 nn.Linear(c_in if i == 0 else width, width),
-                nn.ReLU() if activation == "relu" else nn.LeakyReLU(0.2),
+                nn.ReLU() if activation == "relu" else Leaky(),
             ]
         if dropout:
             layers.append(nn.Dropout(dropout))
