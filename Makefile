@@ -2,7 +2,6 @@
 # PIP_ARGS: extra arguments of pip, say an index that holds CPU builds of torch (see README).
 PY ?= python3
 B := .venv/bin
-export OMP_NUM_THREADS ?=
 
 .venv/pyvenv.cfg:
 	$(PY) -m venv .venv || { echo "A virtual environment cannot be made; on Debian: apt-get install python3-venv"; rm -rf .venv; exit 1; }
