@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 import tiny
 from gansmith import registry
@@ -68,3 +69,15 @@ def test_auto_grows_with_the_device_and_r3_with_its_dial() -> None:
     assert cpu == registry.build("recipe", "r3", of, Brief(1000))
     assert gpu == registry.build("recipe", "r3", of, Brief(1000), args={"scale": 2.0})
     assert gpu.train.optimisers["G"].lr.start == pytest.approx(cpu.train.optimisers["G"].lr.start / 2)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_in_bf16(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = DATA["digits"]
+    t = tiny.start(small(name, of), of)
+    monkeypatch.setattr(t.runtime, "bf16", True)  # emulated where the processor has no such instructions
+    for _ in range(5):
+        rounds(t)
+    assert all(value == value for value in t.meter.read().values())
+    assert {p.dtype for p in t.game.parameters()} == {torch.float32}
+    assert t.game.sample(torch.randn(2, t.game.z_dim), torch.tensor([0, 1])).dtype == torch.float32

@@ -28,7 +28,7 @@ def wgan_gp(target: float = 1.0) -> Penalty:
 
     def penalty(critic: Critic, real: Tensor, fake: Tensor, y: Tensor | None, u: Tensor) -> Tensor:
         share = u.view(-1, *[1] * (real.dim() - 1))
-        x = torch.lerp(real, fake, share).requires_grad_()
+        x = torch.lerp(real, fake.to(real.dtype), share).requires_grad_()
         return ((squared_slope(critic(x, y), x) + 1e-12).sqrt() - target).square()
 
     return penalty

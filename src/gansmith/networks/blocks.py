@@ -82,6 +82,11 @@ def follow(x: Tensor, weight: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if last else x
 
 
+def wide(x: Tensor) -> Tensor:
+    """bf16 as fp32: what leaves a network is compared, summed and clamped in full precision."""
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 class Latent(nn.Module):
     """z [B, z_dim], and the class where there is one, as one vector: an embedding is concatenated (Mirza & Osindero 2014)."""
 
@@ -105,8 +110,8 @@ class Head(nn.Module):
         self.project = normed(nn.Embedding(classes, width), spectral) if classes and condition == "projection" else None
 
     def forward(self, h: Tensor, y: Tensor | None) -> Tensor:
-        logit = self.logit(h)[:, 0]
-        return logit if self.project is None else logit + (self.project(y) * h).sum(1)
+        logit = wide(self.logit(h)[:, 0])
+        return logit if self.project is None else logit + wide(self.project(y) * h).sum(1)
 
 
 class Discriminator(nn.Module):
@@ -169,6 +174,7 @@ def limit(x: Tensor, output: Output) -> Tensor:
 
     clamp reaches the storage format's exact limits, which tanh cannot: white paper is exactly white.
     """
+    x = wide(x)
     if output == "clamp":
         return torch.as_tensor(_Clamp.apply(x))
     return x.tanh() if output == "tanh" else x
