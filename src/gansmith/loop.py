@@ -124,11 +124,16 @@ def read_meter(t: Training) -> dict[str, float]:
     return means
 
 
+def contact_sheet(t: Training) -> bytes:
+    """A PNG of the averaged generator on 64 fixed latents."""
+    x = draw_samples(t.game, t.ema.state(), 64, seed=t.run.train.seed, device=t.runtime.device, whole=False)
+    return bytes(t.codec.preview(t.codec.decode(x.cpu())))
+
+
 def draw(t: Training, folder: RunFolder) -> None:
     """samples/<seen>.png: the averaged generator on fixed latents, and latest.png."""
     folder.samples.mkdir(exist_ok=True)
-    x = draw_samples(t.game, t.ema.state(), 64, seed=t.run.train.seed, device=t.runtime.device, whole=False)
-    sheet = t.codec.preview(t.codec.decode(x.cpu()))
+    sheet = contact_sheet(t)
     files.write(folder.samples / f"{t.clock.seen:012d}.png", sheet)
     files.write(folder.samples / "latest.png", sheet)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any, TypeGuard
 
 import torch
@@ -12,27 +13,36 @@ from .data import Data, LiveRows, Rows
 from .display import duration
 from .engine import Training, parameters, trial
 from .files import RunFolder
+from .loop import TICKS, contact_sheet
 from .runtime import Runtime
 
 
 def make_plan(run: Run, runtime: Runtime, data: Data, rows: Rows | LiveRows, chosen: bool) -> dict[str, Any]:
     """Time some rounds of a game that is thrown away: what training will be, and cost."""
     t = Training.start(run, runtime, data, rows)
-    rate = trial(t)
+    rate, ticks = trial(t), TICKS * runtime.agree(tick_seconds(t))
     checkpoint_bytes = sum(
         tensor.numel() * tensor.element_size() for tensor in (*t.tensors().values(), *t.ema.weights.values())
     )
     t.stream.close()
     counts = {role: len(indices) for role, indices in data.parts.items() if len(indices)}
-    seconds = run.train.minutes * 60 if run.train.minutes else (run.train.images or 0) / rate
+    seconds = run.train.minutes * 60 if run.train.minutes else (run.train.images or 0) / rate + ticks
     return {
         "kind": data.spec.kind, "shape": list(data.spec.shape), "classes": len(data.spec.classes), "examples": counts,
         "skipped": len(data.codec.skipped), "recipe": run.recipe.name, "game": run.game.name,
         "parameters": parameters(t.game), "batch": run.train.batch, "device": str(runtime.device),
         "devices": runtime.world, "precision": "bf16" if runtime.bf16 else "fp32", "rate": rate, "seconds": seconds,
-        "images": run.train.images or rate * seconds, "memory": memory(runtime), "checkpoint_bytes": checkpoint_bytes,
+        "images": run.train.images or rate * max(0.0, seconds - ticks), "memory": memory(runtime), "checkpoint_bytes": checkpoint_bytes,
         "minutes": run.train.minutes, "budget_chosen": chosen,
     }  # fmt: skip
+
+
+def tick_seconds(t: Training) -> float:
+    """What a tick costs: nearly all of it is the sample sheet. The first is warm-up."""
+    contact_sheet(t)
+    began = time.perf_counter()
+    contact_sheet(t)
+    return time.perf_counter() - began
 
 
 PLAN = {
