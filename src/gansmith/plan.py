@@ -32,7 +32,8 @@ def make_plan(run: Run, runtime: Runtime, data: Data, rows: Rows | LiveRows, cho
         "skipped": len(data.codec.skipped), "recipe": run.recipe.name, "game": run.game.name,
         "parameters": parameters(t.game), "batch": run.train.batch, "device": str(runtime.device),
         "devices": runtime.world, "precision": "bf16" if runtime.bf16 else "fp32", "rate": rate, "seconds": seconds,
-        "images": run.train.images or rate * max(0.0, seconds - ticks), "memory": memory(runtime), "checkpoint_bytes": checkpoint_bytes,
+        "images": run.train.images or rate * max(0.0, seconds - ticks),
+        "memory": memory(runtime), "checkpoint_bytes": checkpoint_bytes,
         "minutes": run.train.minutes, "budget_chosen": chosen,
     }  # fmt: skip
 
