@@ -108,6 +108,7 @@ class Game(nn.Module, ABC):
     sampled: ClassVar[tuple[str, ...]] = ("G",)
     parts: ClassVar[dict[str, str]] = {}
     z_dim: int = 0
+    joint = True  # the run's word: may real and fake examples share a pass?
     share = True  # the loop's word: may a turn keep the generator's forward for the next turn of its round?
 
     def __init__(self, spec: Spec, make: Make):
@@ -132,11 +133,10 @@ class Game(nn.Module, ABC):
     def after(self, turn: Turn, clock: Clock, terms: dict[str, Tensor]) -> None:
         """Called under no_grad after every update, with terms averaged over micro-batches and ranks."""
 
-    @staticmethod
-    def logits(critic: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    def logits(self, critic: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """The critic's logits [B] of real and of fake examples of the same classes: in one pass, unless it keeps
-        statistics (batch norm, spectral iterations), which must not mix."""
-        if next(critic.buffers(), None) is not None:
+        statistics (batch norm, spectral iterations), which must not mix, or memory is to be spared."""
+        if not self.joint or next(critic.buffers(), None) is not None:
             return critic(real, y), critic(fake, y)
         both = critic(torch.cat([real, fake]), None if y is None else torch.cat([y, y]))
         return both[: len(real)], both[len(real) :]

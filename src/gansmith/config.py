@@ -100,8 +100,9 @@ class Train(Tree):
     """How training goes.
 
     batch: examples a round, over all devices; micro: batches it is split into to spare memory; images, minutes: the
-    budget; ema_cap: the longest half-life of the weights' average, in examples; share: keep the generator's forward for
-    both turns; precision: auto, fp32 or bf16; threads: of a CPU, 0 for all of them; keep: checkpoints kept beside the best.
+    budget; ema_cap: the longest half-life of the weights' average, in examples; share: spend memory on speed, by keeping the
+    generator's forward for both turns and judging real and fake in one pass; precision: auto, fp32 or bf16; threads: of
+    a CPU, 0 for all of them; keep: checkpoints kept beside the best.
     """
 
     seed: int = Field(0, ge=0, lt=1 << 32)

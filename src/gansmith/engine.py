@@ -131,6 +131,7 @@ class Training:
         game = build_game(run, data.spec).to(runtime.device)
         if run.train.channels_last and len(data.spec.shape) == 3:
             game = game.to(memory_format=torch.channels_last)
+        game.joint = run.train.share
         runtime.same(game)
         if run.train.batch % (run.train.micro * runtime.world):
             raise UsageError(
