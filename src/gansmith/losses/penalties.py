@@ -34,23 +34,18 @@ def wgan_gp(target: float = 1.0) -> Penalty:
     return penalty
 
 
+def _zero_centred(critic: Critic, x: Tensor, y: Tensor | None) -> Tensor:
+    x = x.detach().requires_grad_()
+    return 0.5 * squared_slope(critic(x, y), x)
+
+
 @register("penalty", "r1")
 def r1() -> Penalty:
     """|grad D|^2 / 2 on real examples (Mescheder et al. 2018, eq. 9)."""
-
-    def penalty(critic: Critic, real: Tensor, fake: Tensor, y: Tensor | None, u: Tensor) -> Tensor:
-        x = real.detach().requires_grad_()
-        return 0.5 * squared_slope(critic(x, y), x)
-
-    return penalty
+    return lambda critic, real, fake, y, u: _zero_centred(critic, real, y)
 
 
 @register("penalty", "r2")
 def r2() -> Penalty:
     """|grad D|^2 / 2 on fakes (Mescheder et al. 2018, sec. 4.1)."""
-
-    def penalty(critic: Critic, real: Tensor, fake: Tensor, y: Tensor | None, u: Tensor) -> Tensor:
-        x = fake.detach().requires_grad_()
-        return 0.5 * squared_slope(critic(x, y), x)
-
-    return penalty
+    return lambda critic, real, fake, y, u: _zero_centred(critic, fake, y)
