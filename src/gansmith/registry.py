@@ -18,6 +18,7 @@ FOLDERS = {
     "penalty": "losses",
     "game": "games",
     "recipe": "recipes",
+    "metric": "metrics",
 }
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
