@@ -1,15 +1,21 @@
 """Losses at logits whose values are known; penalties on critics whose slopes are known."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from gansmith import registry
 from gansmith.base import Clock
 from gansmith.config import build_game
+from gansmith.errors import UsageError
+from gansmith.losses.penalties import sloped
+from gansmith.networks import blocks
 
 LOSSES, PENALTIES = registry.names("loss"), registry.names("penalty")
 LOGITS = torch.linspace(-3, 3, 7)
@@ -140,3 +146,98 @@ def test_r3_penalises_half_gamma_of_r1_and_of_r2() -> None:
     r1, r2 = (registry.build("penalty", name)(game.D, batch["x"], game.G(batch["z"], batch["y"]), batch["y"], U)
               for name in ("r1", "r2"))  # fmt: skip
     torch.testing.assert_close(got, 3 * (r1.mean() + r2.mean()))
+
+
+# ---- logits and slopes in four passes -------------------------------------------------------------------------------
+def d_loss(critic: Any, x: Tensor, y: Tensor | None) -> Tensor:
+    """Relativistic loss and penalty of one batch, real examples first."""
+    logits, slopes = sloped(critic, x, y)
+    real, fake = logits.chunk(2)
+    return F.softplus(fake - real).mean() + 2 * slopes.mean()
+
+
+def homogeneous(name: str, shape: tuple[int, ...], condition: str, last: bool = False) -> tuple[Any, Tensor, Tensor]:
+    """A homogeneous discriminator in float64 with no weight at zero, and a batch; skips if it is none."""
+    of = tiny.spec(shape, 3)
+    try:
+        net: Any = tiny.network("discriminator", name, of, condition=condition)
+    except UsageError as error:
+        pytest.skip(str(error))
+    if not net.homogeneous:
+        pytest.skip("not homogeneous")
+    net = net.double()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(torch.randn_like(p), alpha=0.05)
+    if last:
+        net = net.to(memory_format=torch.channels_last)
+    batch = tiny.examples(of, 6)
+    return net, batch["x"].double(), batch["y"]
+
+
+CRITICS = pytest.mark.parametrize("name", registry.names("discriminator"))
+
+
+@CRITICS
+@pytest.mark.parametrize("condition", ["projection", "concat", "none"])
+@pytest.mark.parametrize("shape", [(2,), (1, 8, 8), (3, 33, 50), (12, 9, 20), (1, 28, 28)], ids=str)
+def test_a_homogeneous_critic_learns_the_same_in_fewer_passes(
+    name: str, shape: tuple[int, ...], condition: str
+) -> None:
+    net, x, y = homogeneous(name, shape, condition, last=shape == (1, 28, 28))
+    results = []
+    for net.homogeneous in (False, True):
+        loss = d_loss(net, x, y)
+        results.append([*sloped(net, x, y), loss, *torch.autograd.grad(loss, [*net.parameters()])])
+    for apart, joined in zip(*results, strict=True):
+        torch.testing.assert_close(joined, apart, rtol=1e-10, atol=1e-10)
+
+
+@CRITICS
+def test_ones_make_a_critic_homogeneous(name: str) -> None:
+    net, x, y = homogeneous(name, (1, 8, 8), "concat")
+    ones = x.new_ones(len(x))
+    torch.testing.assert_close(net(x, y, ones), net(x, y))
+    torch.testing.assert_close(net(3 * x, y, 3 * ones), 3 * net(x, y))
+
+
+def test_any_other_critic_keeps_its_exact_gradient() -> None:
+    """Curved activations: the slope's own slope counts, through every layer."""
+    critic: Any = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 4), nn.Softplus(), nn.Linear(4, 1)).double()
+    x, params = torch.randn(6, 2, dtype=torch.float64), dict(critic.named_parameters())
+
+    def loss(*values: Tensor) -> Tensor:
+        named = dict(zip(params, values, strict=True))
+        return d_loss(lambda x, y: torch.func.functional_call(critic, named, (x,))[:, 0], x, None)
+
+    assert torch.autograd.gradcheck(loss, tuple(params.values()))
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts convolutions: each result of one, forward or backward."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            self.count += 1
+        elif func is torch.ops.aten.convolution_backward.default:
+            self.count += sum(args[-1][:2])
+        return func(*args, **(kwargs or {}))
+
+
+def test_logits_and_slopes_of_r3_take_four_passes() -> None:
+    """Forward, slope, and the slope's two; nothing goes back through the forward pass."""
+    net, x, y = homogeneous("r3", (1, 28, 28), "none")
+    layers = sum(isinstance(m, nn.Conv2d) for m in net.modules())
+    with Convolutions() as seen:
+        d_loss(net, x, y).backward()
+    assert seen.count == 4 * layers
+
+
+def test_the_mean_of_2x2_and_its_gradients() -> None:
+    x, push = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True), torch.randn(2, 3, 2, 3).double()
+    torch.testing.assert_close(blocks.pool(x), F.avg_pool2d(x, 2))
+    ours, torchs = (torch.autograd.grad((f(x) * push).sum(), x) for f in (blocks.pool, lambda x: F.avg_pool2d(x, 2)))
+    torch.testing.assert_close(ours, torchs)
+    assert torch.autograd.gradgradcheck(blocks.pool, x)

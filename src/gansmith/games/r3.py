@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..base import Batch, Clock, Game, Make, Spec, Turn
 from ..config import Scheduled, at
-from ..losses.penalties import squared_slope
+from ..losses.penalties import sloped
 from ..registry import register
 
 
@@ -42,13 +42,12 @@ class R3(Game):
     def d_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         y = batch.get("y")
         x = torch.cat([batch["x"], self.fake(batch, graph=False)])
+        y = None if y is None else torch.cat([y, y])
         penalised = clock.round % self.lazy == 0
-        x.requires_grad_(penalised)
-        logits = self.D(x, None if y is None else torch.cat([y, y]))
-        real, fake = logits.chunk(2)
-        terms = {"adversarial": self.loss.d(real, fake).mean()}
-        if penalised:  # mean over 2B examples is half of R1 + R2: gamma / 2 of each
-            terms["penalty"] = self.lazy * at(self.gamma, clock.progress) * squared_slope(logits, x).mean()
+        logits, slope = sloped(self.D, x, y) if penalised else (self.D(x, y), None)
+        terms = {"adversarial": self.loss.d(*logits.chunk(2)).mean()}
+        if slope is not None:  # mean over 2B examples is half of R1 + R2: gamma / 2 of each
+            terms["penalty"] = self.lazy * at(self.gamma, clock.progress) * slope.mean()
         return terms
 
     def g_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:

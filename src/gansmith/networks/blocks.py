@@ -16,6 +16,7 @@ from ..errors import UsageError
 
 Condition = Literal["projection", "concat", "none"]
 Output = Literal["clamp", "tanh", "linear"]
+Pair = tuple[int, int]
 
 
 def pictures(spec: Spec, name: str, least: int = 2) -> tuple[int, int, int]:
@@ -53,6 +54,52 @@ def normed(layer: nn.Module, spectral: bool) -> nn.Module:
     return spectral_norm(layer) if spectral else layer
 
 
+class _Convolve(torch.autograd.Function):
+    """Convolution in a pass with `ones`, whose slope is differentiated again: the input's gradient is a transposed
+    convolution, whose own derivatives are one convolution and one weight gradient. (Torch's general double backward
+    copies, and takes the groups one by one.) The weight gets no gradient from the output, only through the slope."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, groups: int) -> Tensor:
+        sides = zip(x.shape[2:], weight.shape[2:], stride, padding, strict=True)
+        rest = [(n + 2 * p - k) % s for n, k, s, p in sides]  # what no window reaches
+        ctx.save_for_backward(weight)
+        ctx.how, ctx.dtype = (stride, padding, rest, groups), x.dtype
+        return F.conv2d(x, weight, None, stride, padding, 1, groups)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):  # the gradient comes in the precision of the forward pass
+            back = F.conv_transpose2d(grad, weight.to(grad.dtype), None, *ctx.how)
+        return back.to(ctx.dtype), None, None, None, None
+
+
+def biased(x: Tensor, bias: Tensor | None, ones: Tensor) -> Tensor:
+    """x [B, C, ...] + bias [C] times ones [B]."""
+    if bias is None:
+        return x
+    return x + torch.outer(ones, bias).to(x.dtype).view(*x.shape[:2], *[1] * (x.dim() - 2))
+
+
+def convolve(x: Tensor, layer: nn.Conv2d, weight: Tensor, stride: Pair, padding: Pair, ones: Tensor | None) -> Tensor:
+    """A layer's convolution, in the ordinary way or, with ones, homogeneous in (x, ones) together."""
+    if ones is None:
+        return F.conv2d(x, weight, layer.bias, stride, padding, 1, layer.groups)
+    return biased(torch.as_tensor(_Convolve.apply(x, weight, stride, padding, layer.groups)), layer.bias, ones)
+
+
+class Conv(nn.Conv2d):
+    """k x k convolution that keeps the size."""
+
+    def __init__(self, c_in: int, c_out: int, size: int, groups: int = 1):
+        super().__init__(c_in, c_out, size, padding=size // 2, groups=groups)
+
+    def forward(self, x: Tensor, ones: Tensor | None = None) -> Tensor:
+        around = self.kernel_size[0] // 2
+        return convolve(x, self, self.weight, (1, 1), (around, around), ones)
+
+
 class Halve(nn.Conv2d):
     """4x4 convolution of stride 2, padding 1. With few input channels it is computed as a 2x2 one on pixels taken in
     fours: the same sum in larger pieces, about twice as fast."""
@@ -60,20 +107,24 @@ class Halve(nn.Conv2d):
     def __init__(self, c_in: int, c_out: int, bias: bool = True):
         super().__init__(c_in, c_out, 4, 2, 1, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, ones: Tensor | None = None) -> Tensor:
         if self.in_channels > 8:
-            return super().forward(x)
+            return convolve(x, self, self.weight, (2, 2), (1, 1), ones)
         odd_height, odd_width = x.shape[2] % 2, x.shape[3] % 2  # an odd side's last row is out of every window's reach
         fours = F.pixel_unshuffle(F.pad(x, (1, 1 - odd_width, 1, 1 - odd_height)), 2)
-        return F.conv2d(follow(fours, self.weight), F.pixel_unshuffle(self.weight, 2), self.bias)
+        weight = F.pixel_unshuffle(self.weight, 2)
+        return convolve(follow(fours, self.weight), self, weight, (1, 1), (0, 0), ones)
 
 
 class Pointwise(nn.Linear):
     """1x1 convolution as one matrix product over positions: faster than a convolution where channels come last, twice
     so through the double backward of a gradient penalty."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def forward(self, x: Tensor, ones: Tensor | None = None) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        if ones is None:
+            return super().forward(x).permute(0, 3, 1, 2)
+        return biased(F.linear(x, self.weight).permute(0, 3, 1, 2), self.bias, ones)
 
 
 def follow(x: Tensor, weight: Tensor) -> Tensor:
@@ -118,7 +169,8 @@ class Discriminator(nn.Module):
     """Shared face of every discriminator: forward(x, y) -> logits [B], `features` [B, F], `classify` [B, classes].
 
     condition: projection, concat (the class enters beside x), or none. classes: also an auxiliary classifier
-    (Odena et al. 2017).
+    (Odena et al. 2017). homogeneous: forward takes `ones` [B] that multiply every constant it adds, so that
+    D(t x, t ones) = t D(x, ones) for t > 0; such a pass is for `losses.penalties.sloped`. A trunk says whether it can.
     """
 
     def __init__(
@@ -136,22 +188,24 @@ class Discriminator(nn.Module):
         self.beside = nn.Embedding(n, math.prod(spec.shape[1:]) if len(spec.shape) == 3 else n) if concat else None
         self.head = Head(width, n, condition, **head)
         self.classes = nn.Linear(width, n) if n and classify else None
+        self.homogeneous = getattr(self.trunk, "homogeneous", False) and self.head.logit.bias is None
 
     @staticmethod
     def _extra(spec: Spec, n: int) -> int:
         return 1 if len(spec.shape) == 3 else n
 
-    def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def features(self, x: Tensor, y: Tensor | None = None, ones: Tensor | None = None) -> Tensor:
         if self.beside is not None and y is not None:
-            x = torch.cat([x, self.beside(y).view(x.shape[0], -1, *x.shape[2:])], 1)
-        return self.trunk(x)
+            beside = self.beside(y) if ones is None else self.beside(y) * ones[:, None]
+            x = torch.cat([x, beside.view(x.shape[0], -1, *x.shape[2:])], 1)
+        return self.trunk(x) if ones is None else self.trunk(x, ones)
 
     def classify(self, h: Tensor) -> Tensor:
         assert self.classes is not None, "made without classify=True"
         return self.classes(h)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.head(self.features(x, y), y)
+    def forward(self, x: Tensor, y: Tensor | None = None, ones: Tensor | None = None) -> Tensor:
+        return self.head(self.features(x, y, ones), y)
 
 
 class _Clamp(torch.autograd.Function):
@@ -225,3 +279,22 @@ class Leaky(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return leaky(x)
+
+
+class _Pool(torch.autograd.Function):
+    """Mean of 2x2 whose gradient, like `_Leaky`'s, is a function of the incoming one alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return F.avg_pool2d(x, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.avg_pool2d_backward(grad, x.detach(), [2, 2], [2, 2], [0, 0], False, True, None)
+
+
+def pool(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, C, H // 2, W // 2]: means of 2x2."""
+    return torch.as_tensor(_Pool.apply(x))

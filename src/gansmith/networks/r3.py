@@ -13,6 +13,7 @@ from ..base import Spec
 from ..registry import register
 from .blocks import (
     Condition,
+    Conv,
     Discriminator,
     Halve,
     Latent,
@@ -24,6 +25,7 @@ from .blocks import (
     leaky,
     limit,
     pictures,
+    pool,
     reduced,
     start_at,
 )
@@ -41,8 +43,8 @@ def he(layer: Any, gain: float = 1.0) -> None:
             layer.bias.zero_()
 
 
-def conv(c_in: int, c_out: int, size: int, gain: float = 1.0, groups: int = 1) -> nn.Conv2d:
-    layer = nn.Conv2d(c_in, c_out, size, padding=size // 2, groups=groups)
+def conv(c_in: int, c_out: int, size: int, gain: float = 1.0, groups: int = 1) -> Conv:
+    layer = Conv(c_in, c_out, size, groups)
     he(layer, gain)
     return layer
 
@@ -65,8 +67,8 @@ class Block(nn.Module):
         self.close = Pointwise(wide, width, bias=False)
         nn.init.zeros_(self.close.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.close(leaky(self.mix(leaky(self.open(x)))))
+    def forward(self, x: Tensor, ones: Tensor | None = None) -> Tensor:
+        return x + self.close(leaky(self.mix(leaky(self.open(x, ones)), ones)))
 
 
 def widths(stages: int, width: int) -> list[int]:
@@ -114,6 +116,8 @@ class Generator(nn.Module):
 class Trunk(nn.Module):
     """Pictures [B, C, H, W] -> features [B, width]: a strided convolution, blocks, mean pooling, a depthwise layer."""
 
+    homogeneous = True  # linear pieces through zero, but for biases: `Discriminator`
+
     def __init__(self, channels: int, height: int, side: int, width: int):
         super().__init__()
         n = halvings(height, side, BASE)
@@ -132,11 +136,13 @@ class Trunk(nn.Module):
         fan_in = math.prod(size)  # a depthwise layer as large as the map
         self.gather = nn.Parameter(torch.randn(wide[-1], *size) * math.sqrt(2 / 1.04 / fan_in))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = leaky(self.widen(leaky(self.first(x))))
+    def forward(self, x: Tensor, ones: Tensor | None = None) -> Tensor:
+        x = leaky(self.widen(leaky(self.first(x, ones)), ones))
         for block, widen in self.stages:
-            x = widen(F.avg_pool2d(block(x), 2))  # pooled before the 1x1: a quarter of the work
-        return (self.blocks(x) * self.gather).sum((2, 3))
+            x = widen(pool(block(x, ones)), ones)  # pooled before the 1x1: a quarter of the work
+        for block in self.blocks:
+            x = block(x, ones)
+        return (x * self.gather).sum((2, 3))
 
 
 @register("discriminator", "r3")
