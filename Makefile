@@ -27,3 +27,14 @@ test-slow: check
 
 lock: .venv/.dev   # maintainers: renew the pins from what is installed
 	$(B)/pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
+
+# Ours against torch-fidelity and prdc, which the package itself never needs: renews tests/data/oracle, then times both.
+O := .venv-oracle
+ORACLE := torch-fidelity==0.4.0 prdc==0.2 torchvision==0.28.0
+.PHONY: oracle
+oracle: $(O)/.done
+	$(O)/bin/python benchmarks/oracle.py
+$(O)/.done: pyproject.toml constraints.txt
+	$(PY) -m venv $(O) && echo '*' > $(O)/.gitignore
+	$(O)/bin/pip install -q $(PIP_ARGS) -c constraints.txt -e . tqdm
+	$(O)/bin/pip install -q $(PIP_ARGS) --no-deps $(ORACLE) && touch $@

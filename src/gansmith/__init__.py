@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .errors import RunError as RunError
     from .errors import TrainingError as TrainingError
     from .errors import UsageError as UsageError
+    from .evaluation import evaluate as evaluate
     from .model import Model as Model
     from .model import load as load
     from .registry import register as register
@@ -45,6 +46,7 @@ _HOMES = {
     "errors": (
         "CheckpointError", "DataError", "GansmithError", "MissingExtra", "RunError", "TrainingError", "UsageError",
     ),
+    "evaluation": ("evaluate",),
     "model": ("Model", "load"),
     "registry": ("register",),
     "session": ("train",),

@@ -105,6 +105,8 @@ def drop_after(folder: RunFolder, name: str) -> None:
     for newer in listed(folder):
         if newer > name:
             shutil.rmtree(folder.checkpoints / newer, ignore_errors=True)
+    if (pointed(folder, "best") or "") > name:
+        folder.pointer("best").unlink(missing_ok=True)
 
 
 def listed(folder: RunFolder) -> list[str]:

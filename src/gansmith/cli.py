@@ -175,6 +175,72 @@ def sample(
 
 
 @app.command
+def evaluate(
+    run: Path,
+    reals: Path | None = None,
+    *,
+    train: Path | None = None,
+    data: str | None = None,
+    n: Annotated[int, Parameter(["-n", "--number"])] = 10_000,
+    seed: int = 0,
+    delta: float = 0.05,
+    full: Annotated[bool, Parameter(negative=())] = False,
+    out: Path | None = None,
+    checkpoint: str | None = None,
+    kind: str = "",
+    size: int | None = None,
+    device: str = "cpu",
+    plugin: Plugin = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """How good is it? Can a fresh judge tell fakes from real ones, what do they miss, are they copies?
+
+    evaluate RUN judges a run by its own held-out data; evaluate FAKES REALS any two sets of files.
+    Writes index.html and report.json.
+
+    Parameters
+    ----------
+    run
+        A run folder, or made examples: a folder, zip or CSV file.
+    reals
+        Real examples to judge made ones by; cut into parts for features, judges and the verdict.
+    train
+        What the made examples' generator was trained on: adds the copy checks.
+    data
+        The run's data, where it has moved since training.
+    n
+        How many fakes to draw from a run.
+    seed
+        Of the fakes and of every draw.
+    delta
+        How far above guessing the best judge may be for EQUILIBRIUM: .05 is 55%.
+    full
+        More fits of the strongest judge, all controls and the duality gap: several times slower.
+    out
+        Folder of the report; <run>/report unless given.
+    checkpoint
+        Examples seen at the checkpoint to judge; the best or latest unless given.
+    kind
+        image or points, where it is not found out.
+    size
+        Side of square pictures, where the two sets differ.
+    device
+        auto, cpu, cuda, mps or xpu.
+    """
+    from .evaluation import evaluate as judge
+    from .report import summary
+
+    found = judge(
+        run, reals, train=train, data=data, n=n, seed=seed, delta=delta, full=full, out=out, checkpoint=checkpoint,
+        kind=kind, size=size, device=device, plugin=plugin,
+    )  # fmt: skip
+    if json:
+        emit(found)
+    else:
+        print(summary(found))
+
+
+@app.command
 def check(
     data: str,
     *,

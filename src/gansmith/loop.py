@@ -27,6 +27,9 @@ SAVE_SHARE = (
 
 
 # ---- ticks ----------------------------------------------------------------------------------------------------------
+Look = Callable[[Training, RunFolder, str], Any]  # scores the checkpoint of a name, just saved
+
+
 @dataclass
 class Pace:
     """Wall-clock of a training: when to tick, how many examples the minutes will come to, when to save."""
@@ -38,10 +41,11 @@ class Pace:
     rate: float = 0.0
     save_cost: float = 0.0
     saved: float = 0.0
+    look: Look | None = None
 
     @classmethod
-    def start(cls, t: Training, rate: float) -> Pace:
-        pace = cls(time.perf_counter(), t.seconds, (t.seconds, t.clock.seen), 0.0, saved=t.seconds)
+    def start(cls, t: Training, rate: float, look: Look | None = None) -> Pace:
+        pace = cls(time.perf_counter(), t.seconds, (t.seconds, t.clock.seen), 0.0, saved=t.seconds, look=look)
         if t.run.train.minutes is not None:
             t.images = estimate(t, rate)
         pace.plan(t, rate)
@@ -139,13 +143,15 @@ def draw(t: Training, folder: RunFolder) -> None:
 
 
 def save(t: Training, pace: Pace, folder: RunFolder) -> None:
-    """Write a checkpoint of this moment; the first rank writes, all wait."""
+    """Write a checkpoint of this moment, and score it where that is wanted; the first rank does, all wait."""
     t.seconds = t.runtime.agree(pace.now())
     if t.runtime.rank == 0:
-        checkpoint.save(folder, t.clock.seen, t.facts(), t.tensors(), t.ema.state(), t.run.train.keep)
+        name = checkpoint.save(folder, t.clock.seen, t.facts(), t.tensors(), t.ema.state(), t.run.train.keep)
+    pace.save_cost = t.runtime.agree(pace.now()) - t.seconds
+    if t.runtime.rank == 0 and pace.look is not None:
+        pace.look(t, folder, name)
     t.runtime.barrier()
     pace.saved = t.runtime.agree(pace.now())
-    pace.save_cost = pace.saved - t.seconds
 
 
 # ---- the loop -------------------------------------------------------------------------------------------------------
@@ -176,7 +182,12 @@ def listening() -> Iterator[dict[str, bool]]:
 
 
 def loop(
-    t: Training, folder: RunFolder, rate: float, show: Callable[[dict[str, Any]], None], say: Callable[[str], None]
+    t: Training,
+    folder: RunFolder,
+    rate: float,
+    show: Callable[[dict[str, Any]], None],
+    say: Callable[[str], None],
+    look: Look | None = None,
 ) -> None:
     """Play rounds until the budget is spent. Saves at the end; on a signal saves and raises Interrupted.
 
@@ -184,7 +195,7 @@ def loop(
     the second time it raises TrainingError with the evidence.
     """
     t.game.train()
-    pace = Pace.start(t, rate)
+    pace = Pace.start(t, rate, look)
     with listening() as flag:
         if t.runtime.agree(not checkpoint.listed(folder)):
             save(t, pace, folder)
@@ -200,7 +211,8 @@ def loop(
                 if pace.due(t):
                     tick(t, pace, folder, show)
             except NonFinite as error:
-                pace = roll_back(t, folder, rate, str(error), t.runtime.agree(pace.now()), say)
+                roll_back(t, folder, str(error), t.runtime.agree(pace.now()), say)
+                pace = Pace.start(t, rate, look)
         save(t, pace, folder)
 
 
@@ -215,9 +227,7 @@ def stop_asked(t: Training, flag: dict[str, bool]) -> bool:
     return bool(heard.item() > 0)
 
 
-def roll_back(
-    t: Training, folder: RunFolder, rate: float, why: str, seconds: float, say: Callable[[str], None]
-) -> Pace:
+def roll_back(t: Training, folder: RunFolder, why: str, seconds: float, say: Callable[[str], None]) -> None:
     """Return to the last good checkpoint with a new attempt; raise TrainingError if this is the second time."""
     if t.attempt:
         stays = int(next(iter(checkpoint.listed(folder)), "0"))
@@ -238,7 +248,6 @@ def roll_back(
             folder.log,
             {"seen": t.clock.seen, "round": t.clock.round, "event": "rollback", "why": why, "attempt": t.attempt},
         )
-    return Pace.start(t, rate)
 
 
 def trim_log(folder: RunFolder, seen: int) -> None:

@@ -20,9 +20,10 @@ from .display import Bar, Board, Display, Silent, duration
 from .engine import Training
 from .errors import CheckpointError, GansmithError, RunError, UsageError
 from .files import RunFolder
-from .loop import Interrupted, loop, trim_log
+from .loop import Interrupted, Look, loop, trim_log
 from .model import Model, check_size, load
 from .plan import is_plan, make_plan, plan_text
+from .probe import Probe
 from .resolve import Request, continued, default_out, first_run, load_plugins, resolve
 from .runtime import Runtime, keep_freed_memory, threads
 
@@ -203,6 +204,12 @@ class Session:
             t.images = t.clock.seen / max(share, 1e-9)
         t.clock = replace(t.clock, progress=min(1.0, share))
 
+    def look(self) -> Look | None:
+        """What scores checkpoints, in runs long enough for a choice among them."""
+        minutes = self.run.train.minutes
+        probe = Probe.wanted(self.data, 60 * minutes if minutes is not None else self.state["plan"]["seconds"])
+        return probe.look if probe else None
+
     def go(self) -> None:
         t = self.ready()
         if t.clock.progress >= 1:
@@ -220,7 +227,7 @@ class Session:
             else self.display.show
         )
         try:
-            loop(t, self.folder, self.state["plan"]["rate"], show, self.display.say)
+            loop(t, self.folder, self.state["plan"]["rate"], show, self.display.say, self.look())
         except Interrupted:
             self.write(status="interrupted")
             self.display.say(
