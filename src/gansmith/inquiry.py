@@ -86,11 +86,10 @@ class Inquiry:
     def sample(self, role: str) -> Sample:
         """A role's real examples with their features, which are cached by content."""
         pool = self.exhibits.parts[role]
-        path = files.cache_folder() / f"{digest('features', self.extractor.hash, self.exhibits.data, role)}.safetensors"
+        content = files.sha256(np.ascontiguousarray(pool.x).data)
+        path = files.cache_folder() / f"{digest('features', self.extractor.hash, content)}.safetensors"
         with suppress(Exception):
-            held = safetensors.numpy.load_file(path)["features"]
-            if len(held) == len(pool):
-                return Sample(pool.x, held, pool.y)
+            return Sample(pool.x, safetensors.numpy.load_file(path)["features"], pool.y)
         self.say(f"features of {len(pool):,} real examples ({role})")
         made = Sample(pool.x, self.extractor(pool.x), pool.y)
         with suppress(OSError):
@@ -231,15 +230,12 @@ class Inquiry:
 
     def known_bad(self, real: tuple[Sample, Sample]) -> dict[str, tuple[Sample, Sample]]:
         """C1's fakes by name: real examples spoilt, and samples of the run's networks before they learned anything."""
-        rng, modes = np.random.default_rng(self.seed), self.exhibits.modes
-        made = {
-            how: tuple(spoil(part.x, how, rng, modes[0] if modes else None) for part in real) for how in WAYS[self.kind]
-        }
+        rng, modes, (n, m) = np.random.default_rng(self.seed), self.exhibits.modes, map(len, real)
+        whole = np.concatenate([part.x for part in real])
+        made = {how: spoil(whole, how, rng, modes[0] if modes else None) for how in WAYS[self.kind]}
         if self.exhibits.model is not None:
-            n, m = map(len, real)
-            x = untrained(self.exhibits.model, self.exhibits.codec, n + m, self.seed).x
-            made["untrained"] = x[:n], x[n:]
-        return {how: tuple(Sample(x, self.extractor(x)) for x in pair) for how, pair in made.items()}  # type: ignore[misc]
+            made["untrained"] = untrained(self.exhibits.model, self.exhibits.codec, n + m, self.seed).x
+        return {how: halves(Sample(x, self.extractor(x)), n, m) for how, x in made.items()}
 
     # ---- copies and the game ----------------------------------------------------------------------------------------
     def copies(self, metrics: dict[str, Estimate]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..runtime import threads
+
 MAP = 32  # pictures larger than about MAP x MAP are strided down to it by the first layer
 ROOM = 1 << 17  # pixels of a batch that is only looked at
 PROJECTED = 64  # what the contrastive loss compares
@@ -150,12 +152,13 @@ def _train(
     batch = min(batch, n)
     epoch = n // batch * batch
     order = torch.cat([torch.randperm(n, generator=rng)[:epoch] for _ in range(-(-steps * batch // epoch))])
-    for step in range(steps):
-        value = loss(order[step * batch : (step + 1) * batch])
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        schedule.step()
+    with threads(1):  # the same weights on any number of cores; two gain little, and lose much on a busy machine
+        for step in range(steps):
+            value = loss(order[step * batch : (step + 1) * batch])
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+            schedule.step()
     return net.eval()
 
 

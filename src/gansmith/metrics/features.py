@@ -33,7 +33,7 @@ from .spoil import blur, double_class, drop_class, noise
 VERSION = 1
 METHODS = ("classifier", "contrastive", "random", "identity")
 DIMS = 64
-STEPS = {"classifier": 700, "contrastive": 300}
+STEPS = {"classifier": 700, "contrastive": 160}
 FEWEST = 200  # pictures that a network can learn from
 EACH = 20  # pictures of a class, on average, that a classifier can learn from
 CHECKED = 10  # every tenth picture with a label is kept back, to measure the accuracy

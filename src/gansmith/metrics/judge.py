@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -58,10 +59,11 @@ def rule(
     if name not in FITS:
         raise UsageError(unknown("judge", name, FITS))
     fit, field = FITS[name]
-    kept_real, kept_fake = drop_duplicates(fit_real, test_real, test_fake)
     rng = np.random.default_rng(0)
     v_real, v_fake = _matched(getattr(fit_real, field), getattr(fit_fake, field), "to fit", rng)
-    h_real, h_fake = _matched(getattr(kept_real, field), getattr(kept_fake, field), "to score", rng)
+    tests = [getattr(side, field) for side in (test_real, test_fake)]
+    kept = [_novel(side, fit_real) for side in (test_real, test_fake)]
+    _check(tests[0][kept[0]], tests[1][kept[1]], "to score")
     own = math.ceil(len(v_real) / 10)
     x, label = _joined(v_real[own:], v_fake[own:])
     own_x, own_label = _joined(v_real[:own], v_fake[:own])
@@ -71,28 +73,26 @@ def rule(
         loss, scale = _calibrated(score(own_x), own_label)
         found.append((loss, len(found), scale, score))
     _, _, scale, score = min(found)
-    return ruling(_sigmoid(scale * score(h_real)), _sigmoid(scale * score(h_fake)), len(seeds))
+    scores = [_sigmoid(scale * score(x)) for x in tests]
+    counted = _matched(scores[0][kept[0]], scores[1][kept[1]], "to score", rng)
+    return replace(ruling(*counted, len(seeds)), real=scores[0], fake=scores[1])
 
 
-def drop_duplicates(fit_real: Sample, test_real: Sample, test_fake: Sample) -> tuple[Sample, Sample]:
-    """Both sides of H without exact copies of real examples that a judge is fitted on.
+def _novel(side: Sample, known: Sample) -> np.ndarray:
+    """Which examples are no exact copies of real ones that a judge is fitted on, bool [n]: it knows those by heart.
 
-    A judge knows those by heart. One rule for both sides, so that equal distributions stay equal.
+    One rule for both sides of H, so that equal distributions stay equal.
     """
-    known = {_key(row) for row in fit_real.x}
-
-    def kept(side: Sample) -> Sample:
-        return side[np.array([_key(row) not in known for row in side.x], bool)]
-
-    return kept(test_real), kept(test_fake)
+    keys = {_key(row) for row in known.x}
+    return np.array([_key(row) not in keys for row in side.x], bool)
 
 
 def _key(row: np.ndarray) -> bytes:
     return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
-def _matched(real: np.ndarray, fake: np.ndarray, use: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Equally many of both, in random order."""
+def _check(real: np.ndarray, fake: np.ndarray, use: str) -> int:
+    """How many of each side there are. Raises DataError where they cannot be judged."""
     if real.shape[1:] != fake.shape[1:]:
         raise DataError(f"Real examples have the shape {real.shape[1:]}, fakes {fake.shape[1:]}; make them equal.")
     n = min(len(real), len(fake))
@@ -103,6 +103,12 @@ def _matched(real: np.ndarray, fake: np.ndarray, use: str, rng: np.random.Genera
         )
     if not (np.isfinite(real).all() and np.isfinite(fake).all()):
         raise DataError("A judge needs finite numbers; some examples or their features are NaN or infinite.")
+    return n
+
+
+def _matched(real: np.ndarray, fake: np.ndarray, use: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Equally many of both, in random order."""
+    n = _check(real, fake, use)
     return real[rng.permutation(len(real))[:n]], fake[rng.permutation(len(fake))[:n]]
 
 

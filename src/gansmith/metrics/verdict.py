@@ -28,7 +28,7 @@ class Ruling:
 
     accuracy with its 95% Wilson interval; auc; bits: cross-entropy, so that the Jensen-Shannon divergence is at least
     1 - bits; p: that accuracy or auc came by chance; n: real and fake examples scored; seeds: fits to choose from;
-    real, fake: each example's probability of being fake.
+    real, fake: probability of being fake of each example that was given, in their order.
     """
 
     accuracy: float
@@ -171,15 +171,6 @@ def verdict(
 def strongest(rulings: Mapping[str, Ruling]) -> tuple[str, Ruling]:
     """The judge that is right most often, and its name."""
     return max(rulings.items(), key=lambda item: item[1].accuracy)
-
-
-def sentence(found: Verdict, rulings: Mapping[str, Ruling]) -> str:
-    """The verdict as a user reads it, in one or two plain sentences."""
-    if not rulings:
-        return f"{found.name}: {found.reason}."
-    share = strongest(rulings)[1].accuracy
-    told = f"A fresh judge tells fakes from real ones {share:.0%} of the time (50% would be guessing): {found.name}"
-    return f"{told}." if found.name == "DISTINGUISHABLE" else f"{told}, {found.reason}."
 
 
 def _hits(accuracy: float, n: int) -> int:
