@@ -19,7 +19,7 @@ import torch
 from . import __version__, files, registry
 from .base import Batch, Codec
 from .duality import duality_gap, held_out_gap
-from .gather import Exhibits, Pool, Say, untrained
+from .gather import Exhibits, Pool, Say
 from .metrics import features, memorisation
 from .metrics.evidence import Estimate, Evidence, Sample
 from .metrics.features import Extractor
@@ -229,12 +229,12 @@ class Inquiry:
         return Ruling(**page | {side: np.array(page[side]) for side in ("real", "fake")})
 
     def known_bad(self, real: tuple[Sample, Sample]) -> dict[str, tuple[Sample, Sample]]:
-        """C1's fakes by name: real examples spoilt, and samples of the run's networks before they learned anything."""
+        """C1's fakes by name: real examples spoilt, and what the run made when it had hardly learned."""
         rng, modes, (n, m) = np.random.default_rng(self.seed), self.exhibits.modes, map(len, real)
         whole = np.concatenate([part.x for part in real])
         made = {how: spoil(whole, how, rng, modes[0] if modes else None) for how in WAYS[self.kind]}
-        if self.exhibits.model is not None:
-            made["untrained"] = untrained(self.exhibits.model, self.exhibits.codec, n + m, self.seed).x
+        if self.exhibits.early is not None:
+            made["early"] = self.exhibits.early(n + m)
         return {how: halves(Sample(x, self.extractor(x)), n, m) for how, x in made.items()}
 
     # ---- copies and the game ----------------------------------------------------------------------------------------

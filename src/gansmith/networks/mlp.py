@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
 
 from ..base import Spec
 from ..registry import register
@@ -63,6 +64,26 @@ class Cuts(nn.Module):
 
     def anneal(self, progress: float) -> None:
         self.steepness.fill_(self.START * (self.END / self.START) ** progress)
+
+
+class Waves(nn.Module):
+    """x [B, c_in] -> [B, c_in + k]: x, and k sine waves of it, sin(W x + b), whose frequencies are spread evenly in their
+    logarithm from 1 to 64 a unit and learned from there.
+
+    A perceptron of x alone is too smooth to see how wide a narrow mode is, and the generator then makes it a point
+    (Tancik et al. 2020 on why such features are learned quickly).
+    """
+
+    LOWEST, HIGHEST = 1.0, 64.0
+
+    def __init__(self, c_in: int, k: int):
+        super().__init__()
+        frequency = torch.logspace(math.log10(self.LOWEST), math.log10(self.HIGHEST), k)
+        self.weight = nn.Parameter(frequency[:, None] * normalize(torch.randn(k, c_in), dim=1))
+        self.bias = nn.Parameter(2 * math.pi * torch.rand(k))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, linear(x, self.weight, self.bias).sin()], 1)
 
 
 def init_he(module: nn.Module) -> None:
@@ -130,14 +151,18 @@ def discriminator(
     dropout: float = 0.0,
     condition: Condition = "projection",
     classify: bool = False,
+    waves: int = 0,
 ) -> Discriminator:
-    """Examples [B, *shape] -> logits [B]."""
+    """Examples [B, *shape] -> logits [B].
+
+    waves: sine waves of the input beside it, for details far smaller than the whole.
+    """
 
     def trunk(extra: int) -> tuple[nn.Module, int]:
         extra *= math.prod(spec.shape[1:]) if len(spec.shape) == 3 else 1  # a whole plane beside a picture
-        return nn.Sequential(
-            nn.Flatten(), hidden(math.prod(spec.shape) + extra, width, depth, activation, dropout)
-        ), width
+        c_in = math.prod(spec.shape) + extra
+        ahead = [Waves(c_in, waves)] if waves else []
+        return nn.Sequential(nn.Flatten(), *ahead, hidden(c_in + waves, width, depth, activation, dropout)), width
 
     made = Discriminator(trunk, spec, condition, classify)
     if activation == "leaky":

@@ -15,7 +15,7 @@ def r3(spec: Spec, brief: Brief, scale: float = 1.0) -> Run:
 
     scale: one dial. Width grows with it, batch with its square, learning rates shrink with it.
     """
-    return points(scale) if spec.kind != "image" else pictures(spec, scale)
+    return points(scale, brief) if spec.kind != "image" else pictures(spec, scale)
 
 
 def pictures(spec: Spec, scale: float) -> Run:
@@ -33,18 +33,29 @@ def pictures(spec: Spec, scale: float) -> Run:
     )
 
 
-def points(scale: float) -> Run:
-    """Small perceptrons and many updates: on 2-D data steps decide, not width. One thread: there is little to share."""
+POINTS_A_MINUTE = 1.5e6  # that a quiet core sees; turns a budget in examples into minutes
+
+
+def points(scale: float, brief: Brief) -> Run:
+    """Small perceptrons and many updates: on 2-D data steps decide, not width. One thread: there is little to share.
+
+    Details of a hundredth of the spread must be right, so D sees waves of many lengths and its penalty ends near nothing;
+    rates fall by a factor, not by an amount, so that half of training is spent on fine moves. G's end rate decides what a
+    short budget is spent on: a fast G clears the bridges between modes, a slow one gets their widths right.
+    """
     width = max(16, round(64 * scale))
-    gamma = Ramp(start=1.0, end=1e-4, shape="log")
-    optimiser = Optimiser(lr=Ramp(start=3e-3, end=2e-5), beta1=0.0, beta2=Ramp(start=0.9, end=0.99))
+    minutes = brief.minutes or (brief.images or POINTS_A_MINUTE) / POINTS_A_MINUTE
+    slow = min(2e-4, max(1e-5, 1e-4 / minutes**2))
+    beta2 = Ramp(start=0.9, end=0.99)
+    g, d = (Optimiser(lr=Ramp(start=3e-3, end=end, shape="log"), beta1=0.0, beta2=beta2) for end in (slow, 2e-4))
+    gamma = Ramp(start=1.0, end=1e-5, shape="log")
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4}),
         parts={
             "G": Part(name="mlp", args={"z_dim": 8, "width": width, "cuts": 32}),
-            "D": Part(name="mlp", args={"width": width}),
+            "D": Part(name="mlp", args={"width": width, "waves": 32}),
         },
-        train=Train(batch=192, ema_cap=1e9, threads=1, optimisers={"G": optimiser, "D": optimiser}),
+        train=Train(batch=192, ema_cap=1e9, threads=1, optimisers={"G": g, "D": d}),
     )
 
 
