@@ -34,28 +34,31 @@ def pictures(spec: Spec, scale: float) -> Run:
 
 
 POINTS_A_MINUTE = 1.5e6  # that a quiet core sees; turns a budget in examples into minutes
+FINE_MINUTES = 2.0  # from here on there is time to get widths right
 
 
 def points(scale: float, brief: Brief) -> Run:
     """Small perceptrons and many updates: on 2-D data steps decide, not width. One thread: there is little to share.
 
-    Details of a hundredth of the spread must be right, so D sees waves of many lengths and its penalty ends near nothing;
-    rates fall by a factor, not by an amount, so that half of training is spent on fine moves. G's end rate decides what a
-    short budget is spent on: a fast G clears the bridges between modes, a slow one gets their widths right.
+    A short budget is spent on clearing the bridges between modes: fast rates, held long. A longer one on details of a
+    hundredth of the spread: D sees waves of many lengths, its penalty ends near nothing, and rates fall by a factor
+    instead of an amount, so that half of training are fine moves.
     """
     width = max(16, round(64 * scale))
-    minutes = brief.minutes or (brief.images or POINTS_A_MINUTE) / POINTS_A_MINUTE
-    slow = min(2e-4, max(1e-5, 1e-4 / minutes**2))
-    beta2 = Ramp(start=0.9, end=0.99)
-    g, d = (Optimiser(lr=Ramp(start=3e-3, end=end, shape="log"), beta1=0.0, beta2=beta2) for end in (slow, 2e-4))
-    gamma = Ramp(start=1.0, end=1e-5, shape="log")
+    fine = (brief.minutes or (brief.images or POINTS_A_MINUTE) / POINTS_A_MINUTE) >= FINE_MINUTES
+    ends = {"G": 1e-5, "D": 2e-4} if fine else {"G": 2e-5, "D": 2e-5}
+    shape, beta2 = "log" if fine else "cosine", Ramp(start=0.9, end=0.99)
+    players = {
+        name: Optimiser(lr=Ramp(start=3e-3, end=end, shape=shape), beta1=0.0, beta2=beta2) for name, end in ends.items()
+    }
+    gamma = Ramp(start=1.0, end=1e-5 if fine else 1e-4, shape="log")
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4}),
         parts={
             "G": Part(name="mlp", args={"z_dim": 8, "width": width, "cuts": 32}),
-            "D": Part(name="mlp", args={"width": width, "waves": 32}),
+            "D": Part(name="mlp", args={"width": width, "waves": 32 if fine else 0}),
         },
-        train=Train(batch=192, ema_cap=1e9, threads=1, optimisers={"G": g, "D": d}),
+        train=Train(batch=192, ema_cap=1e9, threads=1, optimisers=players),
     )
 
 
