@@ -9,7 +9,7 @@ from . import registry
 
 TITLES = {
     "recipes": "recipe", "games": "game", "generators": "generator", "discriminators": "discriminator",
-    "losses": "loss", "penalties": "penalty", "codecs": "codec",
+    "losses": "loss", "penalties": "penalty", "codecs": "codec", "metrics": "metric",
 }  # fmt: skip
 SETS = {
     "digits": "1,797 handwritten digits, 8 x 8, ten classes (pictures)",

@@ -142,8 +142,8 @@ def verdict(
     """EQUILIBRIUM (every judge below .5 + delta with 95% confidence), DISTINGUISHABLE (p < alpha / judges) or UNDECIDED.
 
     Tested in this order, once the controls hold: c0, real against real, whose accuracy may not differ from .5 (level
-    alpha over all its judges); c1, known-bad fakes, of which the strongest judge must know C1_LEAST. No judge may be
-    right less often than a coin. All levels are divided by the number of judges (Bonferroni).
+    alpha over all its judges); c1, known-bad fakes, of which the strongest judge must know C1_LEAST. Where no judge is right
+    more often than a coin, none may be right less often. All levels are divided by the number of judges (Bonferroni).
     """
     if not rulings:
         need = n_to_certify(delta)
@@ -206,6 +206,8 @@ def _fault(rulings: Mapping[str, Ruling], controls: Mapping[str, Control], alpha
             f"control C1 failed: {name} knows only {accuracy:.1%} of known-bad fakes, not {C1_LEAST:.0%}; more "
             "examples to fit the judges on are needed"
         )
+    if min(r.p for r in rulings.values()) < alpha / len(rulings):
+        return ""  # somebody tells them apart; a judge too simple for the difference may well be wrong more often than right
     for name, r in rulings.items():
         if wilson(_hits(r.accuracy, r.n), r.n, 1 - 2 * alpha / len(rulings))[1] < 0.5:
             return (
