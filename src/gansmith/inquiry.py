@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -33,7 +32,7 @@ CONV_SEEDS = 3  # fits of the strongest judge with --full
 
 
 def digest(*facts: Any) -> str:
-    return hashlib.sha256(json.dumps([__version__, *facts], default=str).encode()).hexdigest()[:32]
+    return files.sha256(json.dumps([__version__, *facts], default=str).encode())[:32]
 
 
 class Notebook:
@@ -240,10 +239,9 @@ class Inquiry:
     # ---- copies and the game ----------------------------------------------------------------------------------------
     def copies(self, metrics: dict[str, Estimate]) -> dict[str, Any]:
         """The copy checks in one word, and their figures."""
-        ev = self.evidence
-        word, reason = memorisation.copies_verdict(metrics, ev)
-        figures = {k: asdict(v) | {"value": v.value} for k, v in metrics.items() if k in memorisation.NAMES}
-        return {"verdict": word, "reason": reason, **{k: v["value"] for k, v in figures.items()}}
+        word, reason = memorisation.copies_verdict(metrics, self.evidence)
+        figures = {name: estimate.value for name, estimate in metrics.items() if name in memorisation.NAMES}
+        return {"verdict": word, "reason": reason, **figures}
 
     def copycat(self) -> dict[str, Any]:
         """C2: training examples put forward as fakes must be called copies."""
@@ -262,10 +260,10 @@ class Inquiry:
         model, e = self.exhibits.model, self.exhibits
         if model is None or not self.full:
             return {}
-        train, fit, test = (in_model_range(model.codec, e.parts[role]) for role in ("T", "V", "H"))
         search = {"steps": 500, "restarts": 3} if self.kind == "points" else {"steps": 200, "restarts": 2}
 
         def work() -> Any:
+            train, fit, test = (in_model_range(model.codec, e.parts[role]) for role in ("T", "V", "H"))
             gap = duality_gap(model, fit, test, seed=self.seed, say=self.say, **search)
             return gap | held_out_gap(model, train, test, seed=self.seed)
 

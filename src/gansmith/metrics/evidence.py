@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+Say = Callable[[str], None]  # told of progress
+
+
+def silent(text: str) -> None:
+    """Progress that nobody wants."""
 
 
 @dataclass(frozen=True)

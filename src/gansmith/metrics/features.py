@@ -25,7 +25,7 @@ from torch import Tensor
 from .. import files
 from ..errors import CheckpointError, DataError, UsageError
 from ._extractors import PROJECTED, Net, classifier, contrastive, look, random_net
-from .evidence import Sample
+from .evidence import Sample, Say, silent
 from .frechet import Moments, frechet
 from .kernel import median_distance
 from .spoil import blur, double_class, drop_class, noise
@@ -47,12 +47,6 @@ HEADER = 1 << 16  # bytes of a weights file beyond its numbers
 BLOCK = 256  # pictures harmed at once
 WEIGHTS, CARD = "features.safetensors", "features.json"
 RESULTS = ("accuracy", "checked", "floor", "ladder")  # of a card: told, but no number depends on them
-
-Say = Callable[[str], None]
-
-
-def _silent(text: str) -> None:
-    """Progress that nobody wants."""
 
 
 class Extractor:
@@ -117,7 +111,7 @@ def fit(
     reference: np.ndarray | None = None,
     seed: int = 0,
     fingerprint: str = "",
-    say: Say = _silent,
+    say: Say = silent,
 ) -> Extractor:
     """An extractor that learned from the examples x alone (part E: no player, no judge ever sees them).
 

@@ -7,7 +7,6 @@ Lopez-Paz & Oquab, ICLR 2017).
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +16,8 @@ import numpy as np
 from ..errors import DataError, UsageError, unknown
 from ._convjudge import fit_conv
 from ._neighbours import nearest
-from .evidence import Sample
+from .evidence import Sample, Say, silent
+from .memorisation import same_pixels
 from .verdict import Ruling as Ruling
 from .verdict import ruling
 
@@ -31,11 +31,6 @@ RIDGES = (1.0, 30.0, 1000.0)  # of the linear judge; its own validation picks on
 SCALES = np.exp(np.linspace(-4, 3, 71))  # of a judge's logits, to calibrate them
 
 Scorer = Callable[[np.ndarray], np.ndarray]  # examples [m, ...] -> logits of being fake [m]
-Say = Callable[[str], None]
-
-
-def silent(line: str) -> None:
-    """Say nothing."""
 
 
 def ladder(kind: str) -> tuple[str, ...]:
@@ -62,7 +57,8 @@ def rule(
     rng = np.random.default_rng(0)
     v_real, v_fake = _matched(getattr(fit_real, field), getattr(fit_fake, field), "to fit", rng)
     tests = [getattr(side, field) for side in (test_real, test_fake)]
-    kept = [_novel(side, fit_real) for side in (test_real, test_fake)]
+    # a judge knows by heart what it was fitted on; one rule for both sides of H, so that equal distributions stay equal
+    kept = [~same_pixels(side.x, fit_real.x) for side in (test_real, test_fake)]
     _check(tests[0][kept[0]], tests[1][kept[1]], "to score")
     own = math.ceil(len(v_real) / 10)
     x, label = _joined(v_real[own:], v_fake[own:])
@@ -76,19 +72,6 @@ def rule(
     scores = [_sigmoid(scale * score(x)) for x in tests]
     counted = _matched(scores[0][kept[0]], scores[1][kept[1]], "to score", rng)
     return replace(ruling(*counted, len(seeds)), real=scores[0], fake=scores[1])
-
-
-def _novel(side: Sample, known: Sample) -> np.ndarray:
-    """Which examples are no exact copies of real ones that a judge is fitted on, bool [n]: it knows those by heart.
-
-    One rule for both sides of H, so that equal distributions stay equal.
-    """
-    keys = {_key(row) for row in known.x}
-    return np.array([_key(row) not in keys for row in side.x], bool)
-
-
-def _key(row: np.ndarray) -> bytes:
-    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
 def _check(real: np.ndarray, fake: np.ndarray, use: str) -> int:

@@ -6,9 +6,10 @@ floors come with the estimates: held-out examples put through the same check, ne
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -118,20 +119,21 @@ def _tail(k: int, r: int, n: int, m: int) -> float:
 
 def same_pixels(x: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Which of x [n, ...] equal one of the others to the last bit: bool [n]."""
-    known = set(map(bytes, _rows(others)))
-    return np.array([bytes(row) in known for row in _rows(x)], bool)
+    known = set(_prints(others))
+    return np.array([row in known for row in _prints(x)], bool)
 
 
 def distinct(x: np.ndarray) -> np.ndarray:
     """Indices of the first of each group of equal examples of x [n, ...]: twins would hide each other's copies."""
     first: dict[bytes, int] = {}
-    for i, row in enumerate(map(bytes, _rows(x))):
+    for i, row in enumerate(_prints(x)):
         first.setdefault(row, i)
     return np.fromiter(first.values(), np.int64, len(first))
 
 
-def _rows(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(x).reshape(len(x), -1)
+def _prints(x: np.ndarray) -> Iterator[bytes]:
+    """A short hash of each example of x [n, ...], so that large pictures are not held twice."""
+    return (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x)
 
 
 def closest(fake: np.ndarray, train: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
