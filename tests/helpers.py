@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import os
@@ -153,3 +154,21 @@ def intercept(monkeypatch: pytest.MonkeyPatch, before: Callable[[str, tuple[Any,
 
     for name in OPERATIONS:
         monkeypatch.setattr(os, name, wrapped(name))
+
+
+WRITE = os.write
+
+
+def full_after(patch: pytest.MonkeyPatch, room: int, code: int = errno.ENOSPC) -> None:
+    """The disk takes `room` more bytes: a write that does not fit is cut short, the next one fails."""
+    left = room
+
+    def write(fd: int, data: Any) -> int:
+        nonlocal left
+        if left <= 0:
+            raise OSError(code, os.strerror(code))
+        part = bytes(data)[:left]
+        left -= len(part)
+        return WRITE(fd, part)
+
+    patch.setattr(os, "write", write)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from sklearn.datasets import load_digits
 import gansmith
 from gansmith import DataError, RunError, UsageError, checkpoint, files, inquiry, probe
 from gansmith.files import RunFolder
-from helpers import fit, quicken, run
+from helpers import fit, full_after, quicken, run
 
 KEYS = {
     "schema", "verdict", "reason", "delta", "need_n", "n", "seeds", "checkpoint", "judges", "controls", "metrics", "ladder",
@@ -101,13 +103,36 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
     monkeypatch.setattr(inquiry, "rule", rule)
     with pytest.raises(KeyboardInterrupt):
         judged(digits, n=200, out=tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["partial.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", "partial.json"]
     done.clear()
     monkeypatch.setattr(inquiry, "rule", lambda name, *a, **o: (done.append(name), real(name, *a, **o))[1])
     found = judged(digits, n=200, out=tmp_path)
     assert len(done) == 4 and found["judges"].keys() == {"knn", "linear", "conv"}
     (tmp_path / "partial.json").write_text('{"key": 3')  # torn
     assert judged(digits, n=200, out=tmp_path) | {"seconds": 0} == found | {"seconds": 0}
+
+
+@pytest.mark.parametrize("room", [0, 500, 3000])
+def test_a_full_disk_stops_evaluation_in_one_sentence_and_it_goes_on_later(
+    digits: Path, tmp_path: Path, room: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        full_after(patch, room)
+        with pytest.raises(RunError, match=r"MB free\)\. Give the same command again") as raised:
+            judged(digits, n=200, out=tmp_path / "report")
+    assert str(tmp_path) in str(raised.value) and os.strerror(errno.ENOSPC) in str(raised.value)
+    assert not (tmp_path / "report" / "report.json").exists()
+    found = judged(digits, n=200, out=tmp_path / "report")
+    assert found == files.read_json(tmp_path / "report" / "report.json")
+    assert found | {"seconds": 0} == judged(digits, n=200, out=tmp_path / "anew") | {"seconds": 0}
+
+
+def test_two_evaluations_into_one_folder_are_refused(digits: Path, tmp_path: Path) -> None:
+    with (
+        RunFolder(tmp_path / "report").locked("evaluated"),
+        pytest.raises(RunError, match=rf"being evaluated by process {os.getpid()} .* choose another --out"),
+    ):
+        judged(digits, n=200, out=tmp_path / "report")
 
 
 def test_a_run_whose_data_moved_or_changed(tmp_path: Path) -> None:

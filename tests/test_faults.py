@@ -27,10 +27,12 @@ from helpers import (
     IMAGES,
     NET,
     RECIPES,
+    WRITE,
     ending,
     final,
     fit,
     fork,
+    full_after,
     intercept,
     names,
     run,
@@ -108,9 +110,6 @@ def die_at(k: int) -> Callable[[str, tuple[Any, ...]], None]:
         left -= 1
 
     return before
-
-
-WRITE = os.write
 
 
 def crash_and_resume(out: Path, k: int) -> int:
@@ -256,21 +255,6 @@ def test_a_save_over_a_checkpoint_of_the_same_name_survives_a_crash_too(tmp_path
 
 
 # ---- a full disk ----------------------------------------------------------------------------------------------------
-def full_after(patch: pytest.MonkeyPatch, room: int, code: int = errno.ENOSPC) -> None:
-    """The disk takes `room` more bytes: a write that does not fit is cut short, the next one fails."""
-    left = room
-
-    def write(fd: int, data: Any) -> int:
-        nonlocal left
-        if left <= 0:
-            raise OSError(code, os.strerror(code))
-        part = bytes(data)[:left]
-        left -= len(part)
-        return WRITE(fd, part)
-
-    patch.setattr(os, "write", write)
-
-
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
 def test_a_full_disk_at_any_byte_of_a_save_keeps_the_last_checkpoint(tmp_path: Path, code: int) -> None:
     size = sum(path.stat().st_size for path in (saved_twice(tmp_path / "size").checkpoints / f"{2:012d}").iterdir())

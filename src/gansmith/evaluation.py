@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import files, gather, report
-from .errors import UsageError
+from .errors import RunError, UsageError
 from .files import RunFolder
 from .gather import Say
 from .inquiry import Inquiry
@@ -62,12 +62,18 @@ def evaluate(
             if out is not None
             else Path("runs") / f"{gather.title(run)}-against-{gather.title(reals)}" / "report"
         )
-    target.mkdir(parents=True, exist_ok=True)
-    inquiry = Inquiry(exhibits, target, seed, delta, full or exhibits.codec.kind == "points", say)
-    found, figures = inquiry.run()
-    found = json.loads(files.to_json(found | {"seconds": round(time.perf_counter() - began, 1)}))
-    write(target, found, figures)
-    inquiry.notebook.close()
+    try:
+        with RunFolder(target).locked("evaluated"):
+            inquiry = Inquiry(exhibits, target, seed, delta, full or exhibits.codec.kind == "points", say)
+            found, figures = inquiry.run()
+            found = json.loads(files.to_json(found | {"seconds": round(time.perf_counter() - began, 1)}))
+            write(target, found, figures)
+            inquiry.notebook.close()
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or target} cannot be written: {error.strerror} ({files.free_space(target) / 1e6:.1f} MB free). "
+            "Give the same command again once there is room, or choose another --out: what was found out is kept."
+        ) from None
     return found
 
 

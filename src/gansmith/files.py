@@ -199,8 +199,9 @@ class RunFolder:
         return aside
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold `lock`; a second process gets RunError naming the owner. The system frees it when its owner dies.
+    def locked(self, use: str = "trained") -> Iterator[None]:
+        """Hold `lock` while the folder is in use; a second process gets RunError naming the owner. The system frees it
+        when its owner dies.
 
         A folder that this made and in which nothing else came to be is removed again.
         """
@@ -216,7 +217,7 @@ class RunFolder:
                 except BlockingIOError:
                     owner = os.read(fd, 200).decode(errors="replace").strip() or "another process"
                     raise RunError(
-                        f"{self.path} is being trained by {owner}; wait for it, or choose another --out."
+                        f"{self.path} is being {use} by {owner}; wait for it, or choose another --out."
                     ) from None
                 if not path.exists() or not os.path.samestat(os.fstat(fd), os.stat(path)):
                     continue  # the folder was moved aside between opening and locking
