@@ -32,6 +32,7 @@ from gansmith.registry import build
 from gansmith.runtime import Runtime, keep_freed_memory
 
 CASES = ("dcgan", "wgan-gp", "r3")
+SIZES = {"r3": ("parts.G.args.width=96", "parts.D.args.width=96", "train.batch=32")}  # those of plain.r3_networks
 SAME = ("train.channels_last=false", "train.precision=fp32", "train.share=false")
 PICTURES = 4096
 
@@ -43,7 +44,7 @@ def pictures() -> np.ndarray:
 def engine(case: str, *changes: str) -> Training:
     """The engine on random 28-px pictures, as `train` would start it."""
     data = open_data(pictures(), Run())
-    run: Run = build("recipe", case, data.spec, Brief(data.count)).set(*changes)
+    run: Run = build("recipe", case, data.spec, Brief(data.count)).set(*SIZES.get(case, ()), *changes)
     runtime = Runtime("cpu")
     runtime.set_precision(run.train.precision)
     rows = Rows(data.codec.encode(data.raws.take(data.parts["T"])))

@@ -103,7 +103,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
     monkeypatch.setattr(inquiry, "rule", rule)
     with pytest.raises(KeyboardInterrupt):
         judged(digits, n=200, out=tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", "partial.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["partial.json"]
     done.clear()
     monkeypatch.setattr(inquiry, "rule", lambda name, *a, **o: (done.append(name), real(name, *a, **o))[1])
     found = judged(digits, n=200, out=tmp_path)

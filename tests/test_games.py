@@ -171,3 +171,16 @@ def test_acgan_learns_to_name_classes() -> None:
         rounds(t)
     critic: Any = t.game.D
     assert (critic.classify(critic.features(x)).argmax(1) == y).float().mean() > 0.9
+
+
+def test_reused_logits_are_those_of_the_critics_turn() -> None:
+    """Where D stands still they are the fresh ones; where it moves they are not."""
+    of = tiny.spec(POINTS)
+
+    def ended(d_rate: float, rounds: int, *reuse: str) -> Training:
+        return trained(game_run("r3", sgd=True).set(f"train.optimisers.D.lr={d_rate}", *reuse), of, rounds)
+
+    reuse = "game.args.reuse=true"
+    same(ended(0.0, 3, reuse), ended(0.0, 3), 1e-6)
+    moved = [torch.cat([p.flatten() for p in ended(0.1, 3, *how).game.parameters()]) for how in ((), (reuse,))]
+    assert not torch.equal(*moved)

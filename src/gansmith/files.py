@@ -226,9 +226,10 @@ class RunFolder:
                 try:
                     yield
                 finally:
-                    if made and os.path.exists(self.path) and os.listdir(self.path) == ["lock"]:
+                    if path.exists() and os.path.samestat(os.fstat(fd), os.stat(path)):  # not moved aside meanwhile
                         os.unlink(path)
-                        os.rmdir(self.path)
+                        if made and not os.listdir(self.path):
+                            os.rmdir(self.path)
                 return
             finally:
                 os.close(fd)

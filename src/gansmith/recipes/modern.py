@@ -19,15 +19,18 @@ def r3(spec: Spec, brief: Brief, scale: float = 1.0) -> Run:
 
 
 def pictures(spec: Spec, scale: float) -> Run:
-    """Settings of the CPU measurements on 28-px digits; the penalty grows with the picture's area above 64 px."""
-    small = 0.5 if min(spec.shape[1:]) <= 16 else 1.0  # on 8-px digits half the width gives three times the updates
-    width = max(16, round(96 * scale * small / 16) * 16)
-    batch = 2 ** max(3, round(math.log2(32 * scale * scale)))
+    """Settings found on 28-px digits (docs/lab.md): in minutes, many updates of narrow networks beat fewer of wide ones.
+
+    The penalty grows with the picture's area above 64 px.
+    """
+    small = 0.6 if min(spec.shape[1:]) <= 16 else 1.0
+    width = max(16, round(80 * scale * small / 16) * 16)
+    batch = 2 ** max(3, round(math.log2(16 * scale * scale)))
     area = max(1.0, spec.shape[1] * spec.shape[2] / 64**2)
-    gamma = Ramp(start=2.0 * area, end=0.5 * area)
+    gamma = Ramp(start=1.0 * area, end=0.25 * area)
     optimiser = Optimiser(lr=Ramp(start=2e-3 / scale, end=2e-4 / scale), beta1=0.0, beta2=Ramp(start=0.9, end=0.99))
     return Run(
-        game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4}),
+        game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4, "reuse": True}),
         parts={"G": Part(name="r3", args={"width": width}), "D": Part(name="r3", args={"width": width})},
         train=Train(batch=batch, ema_cap=10_000 * scale * scale, optimisers={"G": optimiser, "D": optimiser}),
     )
@@ -67,5 +70,5 @@ def auto(spec: Spec, brief: Brief) -> Run:
     """The default: r3, larger on an accelerator, and larger still for pictures where the budget is an hour or more."""
     scale = 1.0
     if spec.kind == "image" and brief.device != "cpu":
-        scale = 3.0 if (brief.minutes or 0) >= 60 else 2.0
+        scale = 3.5 if (brief.minutes or 0) >= 60 else 2.5
     return r3(spec, brief, scale)
