@@ -3,9 +3,9 @@
     python benchmarks/loop_cost.py [--repeats 7] [--threads 2] [--case r3]
 
 Rounds of the plain loop, of the engine with the plain loop's settings (contiguous, fp32, nothing shared) and of the
-engine with its own settings are timed in turn; each figure is the median of ratios of neighbours. For r3 the plain
-script with fast settings is raced too. Beside it: the share of this machine's own convolution limit that a step
-reaches, and (in processes of their own) peak memory.
+engine with its own settings are timed in turn; each figure is the median of ratios of neighbours. For r3 the engine
+without `reuse` and the plain script with fast settings are raced too. Beside it: the share of this machine's own
+convolution limit that a step reaches, and (in processes of their own) peak memory.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from gansmith.runtime import Runtime, keep_freed_memory
 CASES = ("dcgan", "wgan-gp", "r3")
 SIZES = {"r3": ("parts.G.args.width=96", "parts.D.args.width=96", "train.batch=32")}  # those of plain.r3_networks
 SAME = ("train.channels_last=false", "train.precision=fp32", "train.share=false")
+FRESH = {"r3": ("game.args.reuse=false",)}  # the real logits anew for G's turn, as the plain loop has them
 PICTURES = 4096
 
 
@@ -126,7 +127,7 @@ def conv_limit() -> float:
 
 
 def race(case: str, repeats: int, count: int) -> None:
-    own, same = engine(case), engine(case, *SAME)
+    own, same = engine(case), engine(case, *SAME, *FRESH.get(case, ()))
     batch = own.run.train.batch
     steps = {
         "plain": plain_step(case, plain_networks(case, same), batch),
@@ -134,6 +135,8 @@ def race(case: str, repeats: int, count: int) -> None:
         "engine": lambda: rounds(own),
     }
     if case == "r3":
+        fresh = engine(case, *FRESH[case])
+        steps["engine, fresh logits"] = lambda: rounds(fresh)
         steps["plain, fast settings"] = plain_step(case, plain_networks(case, same), batch, tuned=True)
     for step in steps.values():
         timed(step, 8)
@@ -163,7 +166,7 @@ def race(case: str, repeats: int, count: int) -> None:
 def peak(case: str, which: str, results: Any) -> None:
     """Peak memory above what is resident before the first round, in MB."""
     keep_freed_memory()
-    t = engine(case, *(SAME if which != "engine" else ()))
+    t = engine(case, *((*SAME, *FRESH.get(case, ())) if which != "engine" else ()))
     by_hand = plain_step(case, plain_networks(case, t), t.run.train.batch)
     step = by_hand if which == "plain" else lambda: rounds(t)
     gc.collect()
