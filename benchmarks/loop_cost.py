@@ -34,8 +34,12 @@ from gansmith.runtime import Runtime, keep_freed_memory
 CASES = ("dcgan", "wgan-gp", "r3")
 SIZES = {"r3": ("parts.G.args.width=96", "parts.D.args.width=96", "train.batch=32")}  # those of plain.r3_networks
 SAME = ("train.channels_last=false", "train.precision=fp32", "train.share=false")
-FRESH = {"r3": ("game.args.reuse=false",)}  # the real logits anew for G's turn, as the plain loop has them
 PICTURES = 4096
+
+
+def fresh(case: str) -> tuple[str, ...]:
+    """The setting that judges real examples anew for G's turn, as the plain loop does."""
+    return ("game.args.reuse=false",) if case == "r3" else ()
 
 
 def pictures() -> np.ndarray:
@@ -127,7 +131,7 @@ def conv_limit() -> float:
 
 
 def race(case: str, repeats: int, count: int) -> None:
-    own, same = engine(case), engine(case, *SAME, *FRESH.get(case, ()))
+    own, same = engine(case), engine(case, *SAME, *fresh(case))
     batch = own.run.train.batch
     steps = {
         "plain": plain_step(case, plain_networks(case, same), batch),
@@ -135,8 +139,8 @@ def race(case: str, repeats: int, count: int) -> None:
         "engine": lambda: rounds(own),
     }
     if case == "r3":
-        fresh = engine(case, *FRESH[case])
-        steps["engine, fresh logits"] = lambda: rounds(fresh)
+        anew = engine(case, *fresh(case))
+        steps["engine, fresh logits"] = lambda: rounds(anew)
         steps["plain, fast settings"] = plain_step(case, plain_networks(case, same), batch, tuned=True)
     for step in steps.values():
         timed(step, 8)
@@ -166,7 +170,7 @@ def race(case: str, repeats: int, count: int) -> None:
 def peak(case: str, which: str, results: Any) -> None:
     """Peak memory above what is resident before the first round, in MB."""
     keep_freed_memory()
-    t = engine(case, *((*SAME, *FRESH.get(case, ())) if which != "engine" else ()))
+    t = engine(case, *((*SAME, *fresh(case)) if which != "engine" else ()))
     by_hand = plain_step(case, plain_networks(case, t), t.run.train.batch)
     step = by_hand if which == "plain" else lambda: rounds(t)
     gc.collect()
