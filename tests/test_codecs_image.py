@@ -356,3 +356,29 @@ def test_jpeg_is_decoded_small_but_alike(tmp_path: Path) -> None:
     exact, _ = fitted(large[None], size=32)
     difference = made.encode(raws)["x"].int() - exact.encode([large])["x"].int()
     assert difference.abs().float().mean() < 3 and len(JPEG) > 0
+
+
+def test_levels_that_many_pixels_share_get_room() -> None:
+    made = codec("image")
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (200, 16, 16), dtype=np.uint8)
+    x[rng.random(x.shape) < 0.5] = 0
+    x[rng.random(x.shape) < 0.05] = 200
+    made.fit(made.scan(x))
+    room = np.array(made.spec().room)
+    assert room[0] == 64 and 24 <= room[200] <= 32 and (np.delete(room, [0, 200]) <= 2).all() and (room >= 1).all()
+    again = codec("image")
+    again.load_state(made.state())
+    assert again.spec() == made.spec()
+    for wrong in ([1] * 255, [1] * 255 + [65], [1] * 255 + [0], [1] * 255 + [1.5]):
+        with pytest.raises(DataError, match="damaged"):
+            codec("image").load_state({**made.state(), "room": wrong})
+
+
+def test_photographs_use_levels_evenly_and_two_levels_get_all_the_room() -> None:
+    even, two = codec("image"), codec("image")
+    x = np.random.default_rng(0).integers(0, 256, (400, 32, 32), dtype=np.uint8)
+    even.fit(even.scan(x))
+    assert even.spec().room == ()
+    two.fit(two.scan((x > 99) * np.uint8(255)))
+    assert two.spec().room == (64, *(1,) * 254, 64)

@@ -156,11 +156,11 @@ def d_loss(critic: Any, x: Tensor, y: Tensor | None) -> Tensor:
     return F.softplus(fake - real).mean() + 2 * slopes.mean()
 
 
-def homogeneous(name: str, shape: tuple[int, ...], condition: str, last: bool = False) -> tuple[Any, Tensor, Tensor]:
+def homogeneous(name: str, shape: tuple[int, ...], condition: str, last: bool = False, **args: Any) -> Any:
     """A homogeneous discriminator in float64 with no weight at zero, and a batch; skips if it is none."""
     of = tiny.spec(shape, 3)
     try:
-        net: Any = tiny.network("discriminator", name, of, condition=condition)
+        net: Any = tiny.network("discriminator", name, of, condition=condition, **args)
     except UsageError as error:
         pytest.skip(str(error))
     if not net.homogeneous:
@@ -191,6 +191,16 @@ def test_a_homogeneous_critic_learns_the_same_in_fewer_passes(
         results.append([*sloped(net, x, y), loss, *torch.autograd.grad(loss, [*net.parameters()])])
     for apart, joined in zip(*results, strict=True):
         torch.testing.assert_close(joined, apart, rtol=1e-10, atol=1e-10)
+
+
+def test_slopes_of_a_critic_that_sees_levels_are_of_what_it_sees() -> None:
+    net, x, y = homogeneous("r3", (1, 28, 28), "projection", levels=True, fine=4)
+    x = (x * 127.5).round() / 127.5
+    logits, slopes = sloped(net, x, y)
+    torch.testing.assert_close(logits, net(x, y))
+    seen, net.levels = net.see(x), None
+    torch.testing.assert_close(slopes, sloped(net, seen, y)[1])
+    assert not torch.equal(seen, x)
 
 
 @CRITICS

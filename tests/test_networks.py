@@ -19,12 +19,14 @@ NAMES = [(kind, name) for kind in KINDS for name in registry.names(kind)]
 
 
 def options(kind: str, name: str) -> list[dict[str, Any]]:
-    """The defaults, then every named choice and switch of a network, one at a time."""
+    """The defaults, then every named choice, switch and addition of a network, one at a time."""
     builder = registry.get(kind, name)
     hints = get_type_hints(builder.__init__ if inspect.isclass(builder) else builder)
     found: list[dict[str, Any]] = [{}]
     for key, hint in hints.items():
         values = get_args(hint) if get_origin(hint) is Literal else (False, True) if hint is bool else ()
+        if hint is int and inspect.signature(builder).parameters[key].default == 0:
+            values = (2,)
         found += [{key: value} for value in values]
     return found
 
@@ -163,6 +165,43 @@ def test_clamp_lets_only_inward_gradients_through() -> None:
     push = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])  # descent moves against it
     out.backward(push)
     assert x.grad is not None and x.grad.tolist() == [0, -1, 1, -1, 1, 0]
+
+
+def test_levels_survive_both_scales_exactly() -> None:
+    room = tiny.spec((1, 8, 8)).room
+    levels, even = blocks.Levels(room), torch.arange(256) / 127.5 - 1
+    spread = levels.spread(even)
+    assert torch.equal(levels.snap(spread), even) and (spread[0], spread[-1]) == (-1, 1)
+    gaps, whole = spread.diff(), sum(room) - (room[0] + room[-1]) / 2
+    assert gaps.tolist() == pytest.approx([(a + b) / whole for a, b in zip(room, room[1:], strict=False)], abs=1e-6)
+
+
+def test_a_roomy_level_is_hit_from_around() -> None:
+    levels = blocks.Levels(tiny.spec((1, 8, 8)).room)
+    flat = levels.spread(torch.tensor([-1.0, 254 / 127.5 - 1]))  # rooms of 64 and 30 thirds of a per cent or so
+    near = levels.snap(flat[:, None] + torch.tensor([-0.06, 0.0, 0.06]))
+    assert (near[1] == 254 / 127.5 - 1).all() and (near[0] == -1).all()
+    assert levels.snap(torch.tensor([-3.0, 3.0])).tolist() == [-1, 1]
+
+
+def test_levels_pass_gradients_and_what_is_not_finite() -> None:
+    levels = blocks.Levels(tiny.spec((1, 8, 8)).room)
+    for move in (levels.spread, levels.snap):
+        x = torch.tensor([-2.0, -2.0, 0.3, 2.0, 2.0], requires_grad=True)
+        move(x).backward(torch.tensor([1.0, -1.0, 0.5, 1.0, -1.0]))
+        assert x.grad is not None and x.grad.tolist() == [0, -1, 0.5, 1, 0]
+        assert not move(torch.tensor([torch.nan, torch.inf, -torch.inf])).isfinite().any()
+
+
+def test_pictures_of_levels_are_exact_and_even_rooms_change_nothing() -> None:
+    of = tiny.spec((1, 8, 8))
+    x = (tiny.network("generator", "r3", of, levels=True)(torch.randn(9, 6)) + 1) * 127.5
+    torch.testing.assert_close(x, x.round(), rtol=0, atol=1e-4)
+    plain = Spec("image", (1, 8, 8), mean=(0.5,))
+    for kind in KINDS:
+        nets = [tiny.network(kind, "r3", plain, levels=levels) for levels in (False, True)]
+        given = inputs(kind, nets[0], plain)
+        assert torch.equal(*(net(*given) for net in nets))
 
 
 def test_a_last_bias_starts_at_the_mean_of_the_data() -> None:

@@ -30,7 +30,9 @@ POINTS, PICTURES = (2,), (1, 8, 8)
 def spec(shape: Sequence[int], classes: int = 0) -> Spec:
     kind = "image" if len(shape) == 3 else "points"
     mean = tuple(0.1 * i - 0.2 for i in range(shape[0]))
-    return Spec(kind, tuple(shape), tuple("abcdefghijkl"[:classes]), (1 / classes,) * classes if classes else (), mean)
+    room = (64, *(1,) * 252, 5, 30, 20) if kind == "image" else ()
+    names, shares = tuple("abcdefghijkl"[:classes]), (1 / classes,) * classes if classes else ()
+    return Spec(kind, tuple(shape), names, shares, mean, room)
 
 
 def shrunk(kind: str, name: str) -> dict[str, int]:

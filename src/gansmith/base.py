@@ -50,7 +50,8 @@ class Spec:
 
     kind: "image", "points", ...; shape: of `x` without the batch, pictures [C, H, W];
     classes and frequencies: names and shares of the classes, empty if unconditional;
-    mean: of the training examples in model range, one number a channel (pictures) or coordinate.
+    mean: of the training examples in model range, one number a channel (pictures) or coordinate;
+    room: how often each of a picture's 256 levels is used, in units of a middling one, cut to 1..64; empty if all are 1.
     """
 
     kind: str
@@ -58,10 +59,11 @@ class Spec:
     classes: tuple[str, ...] = ()
     frequencies: tuple[float, ...] = ()
     mean: tuple[float, ...] = ()
+    room: tuple[int, ...] = ()
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Spec:
-        values: dict[str, Any] = {f.name: state[f.name] for f in fields(cls)}
+        values: dict[str, Any] = {f.name: state[f.name] for f in fields(cls) if f.name in state}
         tuples: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**tuples)
 

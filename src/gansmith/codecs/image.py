@@ -30,7 +30,8 @@ from ._album import Pictures
 SIDE_LIMIT = 16384
 COMMON_LIMIT = 1024  # pictures of one size keep it up to this side; larger ones are made smaller unless a size is given
 SHRUNK = 256  # largest side chosen for pictures of mixed or very large sizes
-SAMPLED = 2000  # training examples that the mean is taken from
+SAMPLED = 2000  # training examples that statistics are taken from
+ROOM = 64  # at most, for a level: see Spec.room
 
 
 @register("codec", "image")
@@ -122,7 +123,7 @@ class ImageCodec(Codec):
 
     # ---- fitting ----------------------------------------------------------------------------------------------------
     def fit(self, raws: Sequence[Raw]) -> None:
-        """Shape, classes with frequencies, and mean, from the training examples. Raises DataError if none is good."""
+        """Shape, classes with frequencies, mean and levels, from the training examples. Raises DataError if none is good."""
         if not len(raws):
             raise DataError("There are no training pictures: all of them are in test or val folders.")
         sizes = np.array([(r.width, r.height, r.channels) for r in raws])
@@ -131,7 +132,7 @@ class ImageCodec(Codec):
         classes = tuple(_ordered(counts)) if len(counts) > 1 and not self.unconditional else ()
         frequencies = tuple(counts[c] / counts.total() for c in classes)
         self._spec = Spec(self.kind, shape, classes, frequencies)
-        self._spec = Spec(self.kind, shape, classes, frequencies, self._mean(raws))
+        self._spec = Spec(self.kind, shape, classes, frequencies, *self._statistics(raws))
 
     def _choose_size(self, sizes: np.ndarray) -> tuple[int, int]:
         """Height and width from the pictures' [N, 2] widths and heights."""
@@ -146,18 +147,20 @@ class ImageCodec(Codec):
         side = min(SHRUNK, 1 << int(math.log2(float(reached))))
         return side, side
 
-    def _mean(self, raws: Sequence[Raw]) -> tuple[float, ...]:
-        """Mean a channel in model range, of a fixed random sample."""
+    def _statistics(self, raws: Sequence[Raw]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        """Mean a channel in model range, and the room of each level (`Spec`), of a fixed random sample."""
         chosen = np.random.default_rng(0).permutation(len(raws))[:SAMPLED]
         sample = [raws[int(i)] for i in np.sort(chosen)]
-        totals, n = np.zeros(self.spec().shape[0]), 0
+        totals, used, n = np.zeros(self.spec().shape[0]), np.zeros(256), 0
         for batch in _album.in_threads(lambda some: [self.encode(some)["x"]], sample, 128):
             totals += batch.double().mean((2, 3)).sum(0).numpy()
+            used += np.bincount(batch.numpy().ravel(), minlength=256)
             n += len(batch)
         if not n:
             name, reason = self.skipped[-1] if self.skipped else ("", "cannot be read")
             raise DataError(f"None of {len(sample)} training pictures tried can be used; the last, {name!r}, {reason}.")
-        return tuple(float(v) for v in totals / n / 127.5 - 1)
+        room = np.rint(used / max(1.0, float(np.median(used)))).clip(1, ROOM).astype(int)
+        return tuple(float(v) for v in totals / n / 127.5 - 1), tuple(room.tolist()) if room.max() > 1 else ()
 
     # ---- both directions --------------------------------------------------------------------------------------------
     def encode(self, raws: Sequence[Raw]) -> Batch:
@@ -261,6 +264,8 @@ def _sound(spec: Spec) -> bool:
         and all(0 <= f <= 1 for f in spec.frequencies)
         and len(spec.mean) == channels
         and all(-1 <= m <= 1 for m in spec.mean)
+        and len(spec.room) in (0, 256)
+        and all(type(n) is int and 1 <= n <= ROOM for n in spec.room)
     )
 
 

@@ -153,7 +153,7 @@ class StackedCodec(Codec):
 
     def spec(self) -> Spec:
         grey = self.grey.spec()
-        return Spec("image", (3, *grey.shape[1:]), mean=grey.mean * 3)
+        return Spec("image", (3, *grey.shape[1:]), mean=grey.mean * 3, room=grey.room)
 
     def state(self) -> dict[str, Any]:
         """That of the image codec for single pictures."""

@@ -25,8 +25,9 @@ def sloped(critic: Any, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
     logits reach the weights through the slope, as the penalty does, and one backward pass does for both: four passes
     (forward, slope, and the slope's two) where logits and penalty apart take six. Their values stay the forward pass's.
     """
-    x = x.detach().requires_grad_()
-    if not getattr(critic, "homogeneous", False):
+    homogeneous = getattr(critic, "homogeneous", False)
+    x = (critic.see(x) if homogeneous else x).detach().requires_grad_()
+    if not homogeneous:
         logits = critic(x, y)
         (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
         return logits, squared(slope)

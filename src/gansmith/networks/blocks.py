@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -170,7 +170,8 @@ class Discriminator(nn.Module):
 
     condition: projection, concat (the class enters beside x), or none. classes: also an auxiliary classifier
     (Odena et al. 2017). homogeneous: forward takes `ones` [B] that multiply every constant it adds, so that
-    D(t x, t ones) = t D(x, ones) for t > 0; such a pass is for `losses.penalties.sloped`. A trunk says whether it can.
+    D(t x, t ones) = t D(x, ones) for t > 0; such a pass is for `losses.penalties.sloped`, which hands it what `see` has
+    made of x. A trunk says whether it can. levels: see pictures on the spread scale of `Levels`.
     """
 
     def __init__(
@@ -179,6 +180,7 @@ class Discriminator(nn.Module):
         spec: Spec,
         condition: Condition,
         classify: bool,
+        levels: bool = False,
         **head: Any,
     ):
         super().__init__()
@@ -188,13 +190,19 @@ class Discriminator(nn.Module):
         self.beside = nn.Embedding(n, math.prod(spec.shape[1:]) if len(spec.shape) == 3 else n) if concat else None
         self.head = Head(width, n, condition, **head)
         self.classes = nn.Linear(width, n) if n and classify else None
+        self.levels = Levels(spec.room) if levels and spec.room else None
         self.homogeneous = getattr(self.trunk, "homogeneous", False) and self.head.logit.bias is None
 
     @staticmethod
     def _extra(spec: Spec, n: int) -> int:
         return 1 if len(spec.shape) == 3 else n
 
+    def see(self, x: Tensor) -> Tensor:
+        """What the trunk is given of x."""
+        return x if self.levels is None else self.levels.spread(x)
+
     def features(self, x: Tensor, y: Tensor | None = None, ones: Tensor | None = None) -> Tensor:
+        x = self.see(x) if ones is None else x
         if self.beside is not None and y is not None:
             beside = self.beside(y) if ones is None else self.beside(y) * ones[:, None]
             x = torch.cat([x, beside.view(x.shape[0], -1, *x.shape[2:])], 1)
@@ -208,19 +216,55 @@ class Discriminator(nn.Module):
         return self.head(self.features(x, y, ones), y)
 
 
-class _Clamp(torch.autograd.Function):
-    """clamp(o, -1, 1) whose gradient stops only where it would push an already clamped value further out."""
+class _Through(torch.autograd.Function):
+    """Gives `out` for x. The gradient passes as it comes (straight through: Bengio et al. 2013, sec. 2) and stops only
+    where it would push x further out of [-1, 1]."""
 
     @staticmethod
-    def forward(ctx: Any, o: Tensor) -> Tensor:
-        ctx.save_for_backward(o)
-        return o.clamp(-1, 1)
+    def forward(ctx: Any, x: Tensor, out: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (o,) = ctx.saved_tensors
-        outward = ((o > 1) & (grad < 0)) | ((o < -1) & (grad > 0))  # a descent step moves against the gradient
-        return grad.masked_fill(outward, 0)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        outward = ((x > 1) & (grad < 0)) | ((x < -1) & (grad > 0))  # a descent step moves against the gradient
+        return grad.masked_fill(outward, 0), None
+
+
+class Levels(nn.Module):
+    """The 256 levels that pictures are stored in, on two scales of [-1, 1]: even, as tensors of pictures have them, and
+    spread, where each has the room that the data gives it (`Spec.room`).
+
+    Where many pixels share a level exactly (paper, ink, a flat colour), a generator that works on the spread scale hits
+    it instead of coming near, and a critic that sees it there can tell a near miss.
+    """
+
+    BINS = 4096  # of the spread scale, each with its nearest level
+
+    def __init__(self, room: Sequence[int]):
+        super().__init__()
+        share = torch.tensor(room, dtype=torch.float64)
+        start, end = share[0] / 2, share.sum() - share[-1] / 2  # the outermost levels lie on the limits
+        edges, places = share.cumsum(0), share.cumsum(0) - share / 2
+        bins = torch.linspace(start, end, self.BINS, dtype=torch.float64)
+        self.places = nn.Buffer(((places - start) / (end - start) * 2 - 1).float())
+        self.nearest = nn.Buffer((torch.bucketize(bins, edges[:-1]) / 127.5 - 1).float())
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Even to spread."""
+        return self._look_up(self.places, x)
+
+    def snap(self, x: Tensor) -> Tensor:
+        """Spread to even, each value to the nearest level."""
+        return self._look_up(self.nearest, x)
+
+    @staticmethod
+    def _look_up(table: Tensor, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            row = x.clamp(-1, 1).add_(1).mul_((len(table) - 1) / 2).round_()
+            out = table[row.nan_to_num_().long()] + 0 * x  # what is not finite stays so, and is noticed
+        return torch.as_tensor(_Through.apply(x, out))
 
 
 def limit(x: Tensor, output: Output) -> Tensor:
@@ -230,7 +274,7 @@ def limit(x: Tensor, output: Output) -> Tensor:
     """
     x = wide(x)
     if output == "clamp":
-        return torch.as_tensor(_Clamp.apply(x))
+        return torch.as_tensor(_Through.apply(x, x.detach().clamp(-1, 1)))
     return x.tanh() if output == "tanh" else x
 
 
@@ -265,8 +309,8 @@ class _Leaky(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        return torch.ops.aten.leaky_relu_backward(grad, y.detach(), 0.2, True)
+        (y,) = ctx.saved_tensors  # a flattening layer behind sends its gradient in the other layout: five times as slow
+        return torch.ops.aten.leaky_relu_backward(follow(grad, y), y.detach(), 0.2, True)
 
 
 def leaky(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from .blocks import (
     Discriminator,
     Halve,
     Latent,
+    Levels,
     Output,
     Pointwise,
     crop,
@@ -28,6 +29,7 @@ from .blocks import (
     pool,
     reduced,
     start_at,
+    wide,
 )
 
 BASE = 8  # the smallest map is at most this wide
@@ -81,10 +83,20 @@ class Generator(nn.Module):
     """z [B, z_dim] -> pictures [B, C, H, W] in [-1, 1].
 
     A learned basis weighted by the latent, two blocks a stage (one above the smallest), bilinear doubling, and a
-    pixel-shuffle head for the last doubling. width: channels of the smallest map, in groups of 16.
+    pixel-shuffle head for the last doubling. width: channels of the smallest map, in groups of 16; fine: convolutions at
+    full size before the last; levels: the output is exact levels of the storage format, found on `Levels`' spread scale.
     """
 
-    def __init__(self, spec: Spec, z_dim: int = 64, width: int = 96, embed: int = 64, output: Output = "clamp"):
+    def __init__(
+        self,
+        spec: Spec,
+        z_dim: int = 64,
+        width: int = 96,
+        embed: int = 64,
+        output: Output = "clamp",
+        fine: int = 0,
+        levels: bool = False,
+    ):
         super().__init__()
         channels, self.height, self.width = pictures(spec, "r3")
         n = halvings(self.height, self.width, BASE)
@@ -100,30 +112,39 @@ class Generator(nn.Module):
         )
         head = max(GROUP, width // 3 // GROUP * GROUP)
         self.expand = conv(wide[-1], 4 * head, 3)
+        self.fine = nn.ModuleList(conv(head, head, 3) for _ in range(fine))
         self.last = conv(head, channels, 3, gain=0.3)
+        self.levels = Levels(spec.room) if levels and spec.room else None
         assert self.last.bias is not None
         start_at(self.last.bias, spec, output)
+        if self.levels is not None:
+            self.last.bias.data = self.levels.spread(self.last.bias.data)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         x = self.project(self.latent(z, y))[:, :, None, None] * self.basis
         x = self.first(follow(x, self.last.weight))
         for shrink, block in self.stages:
             x = block(F.interpolate(shrink(x), scale_factor=2, mode="bilinear"))  # 1x1 before: a quarter of the work
-        x = self.last(F.pixel_shuffle(leaky(self.expand(x)), 2))
-        return limit(crop(x, self.height, self.width), self.output)
+        x = F.pixel_shuffle(leaky(self.expand(x)), 2)
+        for layer in self.fine:
+            x = leaky(layer(x))
+        x = crop(self.last(x), self.height, self.width)
+        return limit(x, self.output) if self.levels is None else self.levels.snap(wide(x))
 
 
 class Trunk(nn.Module):
-    """Pictures [B, C, H, W] -> features [B, width]: a strided convolution, blocks, mean pooling, a depthwise layer."""
+    """Pictures [B, C, H, W] -> features [B, width]: a strided convolution (after one of `fine` channels at full size, if
+    not 0), blocks, mean pooling, a depthwise layer."""
 
     homogeneous = True  # linear pieces through zero, but for biases: `Discriminator`
 
-    def __init__(self, channels: int, height: int, side: int, width: int):
+    def __init__(self, channels: int, height: int, side: int, width: int, fine: int):
         super().__init__()
         n = halvings(height, side, BASE)
         wide = widths(n, width)[::-1]
         head = max(GROUP, width // 3 // GROUP * GROUP)
-        self.first = Halve(channels, head)
+        self.fine = conv(channels, fine, 3) if fine else None
+        self.first = Halve(fine or channels, head)
         he(self.first)
         self.widen = conv(head, wide[0], 3)
         self.stages: Any = nn.ModuleList(
@@ -137,6 +158,8 @@ class Trunk(nn.Module):
         self.gather = nn.Parameter(torch.randn(wide[-1], *size) * math.sqrt(2 / 1.04 / fan_in))
 
     def forward(self, x: Tensor, ones: Tensor | None = None) -> Tensor:
+        if self.fine is not None:
+            x = leaky(self.fine(x, ones))
         x = leaky(self.widen(leaky(self.first(x, ones)), ones))
         for block, widen in self.stages:
             x = widen(pool(block(x, ones)), ones)  # pooled before the 1x1: a quarter of the work
@@ -147,14 +170,22 @@ class Trunk(nn.Module):
 
 @register("discriminator", "r3")
 def discriminator(
-    spec: Spec, width: int = 96, condition: Condition = "projection", classify: bool = False
+    spec: Spec,
+    width: int = 96,
+    condition: Condition = "projection",
+    classify: bool = False,
+    fine: int = 0,
+    levels: bool = False,
 ) -> Discriminator:
-    """Pictures -> logits [B]; no normalisation anywhere, so gradient penalties are exact per example."""
+    """Pictures -> logits [B]; no normalisation anywhere, so gradient penalties are exact per example.
+
+    fine: channels of a first convolution at full size (0: none); levels: see pictures on `Levels`' spread scale.
+    """
 
     def trunk(extra: int) -> tuple[nn.Module, int]:
         channels, height, side = pictures(spec, "r3")
-        return Trunk(channels + extra, height, side, width), widths(halvings(height, side, BASE), width)[0]
+        return Trunk(channels + extra, height, side, width, fine), widths(halvings(height, side, BASE), width)[0]
 
-    made = Discriminator(trunk, spec, condition, classify, bias=False)
+    made = Discriminator(trunk, spec, condition, classify, levels, bias=False)
     he(made.head.logit)
     return made
