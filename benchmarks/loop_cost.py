@@ -32,7 +32,13 @@ from gansmith.registry import build
 from gansmith.runtime import Runtime, keep_freed_memory
 
 CASES = ("dcgan", "wgan-gp", "r3")
-SIZES = {"r3": ("parts.G.args.width=96", "parts.D.args.width=96", "train.batch=32")}  # those of plain.r3_networks
+SIZES = {  # those of plain.r3_networks
+    "r3": (
+        'parts.G={"name": "r3", "args": {"width": 96}}',
+        'parts.D={"name": "r3", "args": {"width": 96}}',
+        "train.batch=32",
+    )
+}
 SAME = ("train.channels_last=false", "train.precision=fp32", "train.share=false")
 PICTURES = 4096
 
@@ -116,13 +122,13 @@ def flops(step: Callable[[], None], count: int = 4) -> float:
     return counter.total / count
 
 
-def conv_limit() -> float:
+def conv_limit(dtype: torch.dtype) -> float:
     """FLOP a second of a large 3x3 convolution on this machine, forward: the best of both layouts."""
     work = 2 * 32 * 28 * 28 * 128 * 128 * 9 * 5
 
     def speed(layout: torch.memory_format) -> float:
-        conv = nn.Conv2d(128, 128, 3, padding=1).to(memory_format=layout)
-        x = torch.randn(32, 128, 28, 28).to(memory_format=layout)
+        conv = nn.Conv2d(128, 128, 3, padding=1).to(dtype=dtype, memory_format=layout)
+        x = torch.randn(32, 128, 28, 28).to(dtype=dtype, memory_format=layout)
         with torch.no_grad():
             timed(lambda: conv(x), 3)
             return max(work / timed(lambda: conv(x), 5) for _ in range(4))
@@ -148,7 +154,7 @@ def race(case: str, repeats: int, count: int) -> None:
     for _ in range(repeats):
         for name, step in steps.items():
             took[name].append(timed(step, count))
-    work, limit = flops(steps["engine"], 8), conv_limit()
+    work, limit = flops(steps["engine"], 8), conv_limit(torch.bfloat16 if own.runtime.bf16 else torch.float32)
     print(f"\n{case}: batch {batch}, {own.runtime.bf16 and 'bf16' or 'fp32'}, {torch.get_num_threads()} threads")
     for name, seconds in took.items():
         ratios = [a / b for a, b in zip(took["plain"], seconds, strict=True)]
