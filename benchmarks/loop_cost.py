@@ -4,8 +4,9 @@
 
 Rounds of the plain loop, of the engine with the plain loop's settings (contiguous, fp32, nothing shared) and of the
 engine with its own settings are timed in turn; each figure is the median of ratios of neighbours. For r3 the engine
-without `reuse` and the plain script with fast settings are raced too. Beside it: the share of this machine's own
-convolution limit that a step reaches, and (in processes of their own) peak memory.
+without `reuse`, the plain script with fast settings and `auto` (its own networks and batch) are raced too. Beside it:
+the share of this machine's own convolution limit that a step reaches, in the engine's precision, and (in processes of
+their own) peak memory.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from gansmith.config import Brief, Run
 from gansmith.data import Rows, open_data
 from gansmith.engine import Training, rounds
 from gansmith.registry import build
-from gansmith.runtime import Runtime, keep_freed_memory
+from gansmith.runtime import Runtime, has_bf16, keep_freed_memory
 
 CASES = ("dcgan", "wgan-gp", "r3")
 SIZES = {  # those of plain.r3_networks
@@ -49,13 +50,18 @@ def fresh(case: str) -> tuple[str, ...]:
 
 
 def pictures() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (PICTURES, 28, 28), dtype=np.uint8)
+    """Noise, four fifths of it black, as digits are, so that `auto` does all that it would do for them."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (PICTURES, 28, 28), dtype=np.uint8)
+    return np.where(rng.random(x.shape) < 0.8, np.uint8(0), x)
 
 
 def engine(case: str, *changes: str) -> Training:
     """The engine on random 28-px pictures, as `train` would start it."""
     data = open_data(pictures(), Run())
-    run: Run = build("recipe", case, data.spec, Brief(data.count)).set(*SIZES.get(case, ()), *changes)
+    run: Run = build("recipe", case, data.spec, Brief(data.count, bf16=has_bf16("cpu"))).set(
+        *SIZES.get(case, ()), *changes
+    )
     runtime = Runtime("cpu")
     runtime.set_precision(run.train.precision)
     rows = Rows(data.codec.encode(data.raws.take(data.parts["T"])))
@@ -136,6 +142,12 @@ def conv_limit(dtype: torch.dtype) -> float:
     return max(speed(torch.contiguous_format), speed(torch.channels_last))
 
 
+def ratio(rates: dict[str, list[float]], name: str, other: str) -> str:
+    """How many times as many examples a second: the median of neighbours' ratios, and their range."""
+    each = [a / b for a, b in zip(rates[name], rates[other], strict=True)]
+    return f"{statistics.median(each):.2f}x ({min(each):.2f}-{max(each):.2f})"
+
+
 def race(case: str, repeats: int, count: int) -> None:
     own, same = engine(case), engine(case, *SAME, *fresh(case))
     batch = own.run.train.batch
@@ -144,30 +156,27 @@ def race(case: str, repeats: int, count: int) -> None:
         "engine, same settings": lambda: rounds(same),
         "engine": lambda: rounds(own),
     }
+    sizes = dict.fromkeys(steps, batch)
     if case == "r3":
-        anew = engine(case, *fresh(case))
+        anew, auto = engine(case, *fresh(case)), engine("auto")
         steps["engine, fresh logits"] = lambda: rounds(anew)
         steps["plain, fast settings"] = plain_step(case, plain_networks(case, same), batch, tuned=True)
+        steps["auto"] = lambda: rounds(auto)
+        sizes |= {"engine, fresh logits": batch, "plain, fast settings": batch, "auto": auto.run.train.batch}
     for step in steps.values():
         timed(step, 8)
-    took: dict[str, list[float]] = {name: [] for name in steps}
+    rates: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():
-            took[name].append(timed(step, count))
-    work, limit = flops(steps["engine"], 8), conv_limit(torch.bfloat16 if own.runtime.bf16 else torch.float32)
+            rates[name].append(count * sizes[name] / timed(step, count))
+    work = flops(steps["engine"], 8)
+    limit = conv_limit(torch.bfloat16 if own.runtime.bf16 else torch.float32)
     print(f"\n{case}: batch {batch}, {own.runtime.bf16 and 'bf16' or 'fp32'}, {torch.get_num_threads()} threads")
-    for name, seconds in took.items():
-        ratios = [a / b for a, b in zip(took["plain"], seconds, strict=True)]
-        rate = count * batch / statistics.median(seconds)
-        print(
-            f"  {name:<22} {rate:8.1f} examples/s  {statistics.median(ratios):5.2f}x plain ({min(ratios):.2f}-{max(ratios):.2f})"
-        )
-    if case == "r3":
-        ratios = [a / b for a, b in zip(took["plain, fast settings"], took["engine"], strict=True)]
-        print(
-            f"  engine over the fast plain script: {statistics.median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})"
-        )
-    speed = work * count / statistics.median(took["engine"])
+    for name in steps:
+        print(f"  {name:<22} {statistics.median(rates[name]):8.1f} examples/s  {ratio(rates, name, 'plain')}")
+    for name in ("engine", "auto") if case == "r3" else ():
+        print(f"  {name} over the fast plain script: {ratio(rates, name, 'plain, fast settings')}")
+    speed = work * statistics.median(rates["engine"]) / batch
     print(
         f"  {work / 1e9:.2f} GFLOP a round; {speed / 1e9:.0f} GFLOP/s of the conv limit {limit / 1e9:.0f}: {speed / limit:.0%}"
     )

@@ -125,12 +125,14 @@ class Train(Tree):
 
 @dataclass(frozen=True)
 class Brief:
-    """What a recipe may size itself by. count: training examples; device: its type; the budget, if one was given."""
+    """What a recipe may size itself by. count: training examples; device: its type; the budget, if one was given; bf16:
+    the device multiplies it in hardware."""
 
     count: int
     device: str = "cpu"
     minutes: float | None = None
     images: int | None = None
+    bf16: bool = False
 
 
 class Run(Tree):

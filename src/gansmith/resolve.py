@@ -17,7 +17,7 @@ from .data import Data
 from .errors import RunError, UsageError
 from .files import RunFolder
 from .model import restore
-from .runtime import pick_device
+from .runtime import has_bf16, pick_device
 
 DEFAULT_MINUTES = {"points": 1.0, "cpu": 10.0, "other": 25.0}
 
@@ -101,7 +101,7 @@ def resolve(first: Run, request: Request, data: Data) -> Run:
         and not any(c.startswith(("train.images=", "train.minutes=")) for c in request.changes)
     ):
         minutes = DEFAULT_MINUTES["points" if data.codec.kind == "points" else "cpu" if device == "cpu" else "other"]
-    brief = Brief(data.count, device, minutes, images)
+    brief = Brief(data.count, device, minutes, images, has_bf16(device))
     name = request.recipe
     made: Run = registry.build("recipe", name, data.spec, brief, args=first.recipe.args)
     tree = made.model_dump(mode="json")
