@@ -31,7 +31,8 @@ def line(found: dict) -> str:
     } | {k: value[k] for k in ("modes", "high_quality", "mode_kl", "core_width") if k in value}  # fmt: skip
     if found["classes"]:
         rows = found["classes"].values()
-        shown["class accuracy"] = sum(r["accuracy"] * r["n"] for r in rows) / sum(r["n"] for r in rows)
+        for name, key in (("class accuracy", "accuracy"), ("real class accuracy", "floor")):
+            shown[name] = sum(r[key] * r["n"] for r in rows) / sum(r["n"] for r in rows)
     figures = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()]
     return "; ".join([found["verdict"], *judges, *figures])
 
