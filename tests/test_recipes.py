@@ -71,10 +71,11 @@ def test_auto_grows_with_the_device_and_r3_with_its_dial() -> None:
     assert gpu.train.optimisers["G"].lr.start == pytest.approx(cpu.train.optimisers["G"].lr.start / 2.5)
 
 
-def test_a_processor_with_bf16_gets_larger_batches() -> None:
+def test_a_processor_with_bf16_gets_larger_batches_and_wider_edges() -> None:
     of = tiny.spec((3, 32, 32))
     slow, fast = (registry.build("recipe", "auto", of, Brief(1000, bf16=bf16)) for bf16 in (False, True))
-    assert fast == slow.set(f"train.batch={2 * slow.train.batch}")
+    changes = (f"train.batch={2 * slow.train.batch}", "parts.G.args.head=32", "parts.D.args.head=32")
+    assert fast == slow.set(*changes)
 
 
 @pytest.mark.parametrize(

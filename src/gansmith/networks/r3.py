@@ -78,13 +78,19 @@ def widths(stages: int, width: int) -> list[int]:
     return [max(width // 3, width >> i, GROUP) // GROUP * GROUP for i in range(stages)]
 
 
+def thin(width: int) -> int:
+    """Channels next to the picture: a third of width, in whole groups."""
+    return max(GROUP, width // 3 // GROUP * GROUP)
+
+
 @register("generator", "r3")
 class Generator(nn.Module):
     """z [B, z_dim] -> pictures [B, C, H, W] in [-1, 1].
 
     A learned basis weighted by the latent, two blocks a stage (one above the smallest), bilinear doubling, and a
-    pixel-shuffle head for the last doubling. width: channels of the smallest map, in groups of 16; fine: convolutions at
-    full size before the last; levels: the output is exact levels of the storage format, found on `Levels`' spread scale.
+    pixel-shuffle head for the last doubling. width: channels of the smallest map, in groups of 16; head: channels at
+    full size (0: a third of width); fine: convolutions there before the last; levels: the output is exact levels of the
+    storage format, found on the spread scale of `Levels`.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class Generator(nn.Module):
         width: int = 96,
         embed: int = 64,
         output: Output = "clamp",
+        head: int = 0,
         fine: int = 0,
         levels: bool = False,
     ):
@@ -110,7 +117,7 @@ class Generator(nn.Module):
         self.stages: Any = nn.ModuleList(
             nn.ModuleList([pointwise(c_in, c_out), Block(c_out)]) for c_in, c_out in zip(wide, wide[1:], strict=False)
         )
-        head = max(GROUP, width // 3 // GROUP * GROUP)
+        head = head or thin(width)
         self.expand = conv(wide[-1], 4 * head, 3)
         self.fine = nn.ModuleList(conv(head, head, 3) for _ in range(fine))
         self.last = conv(head, channels, 3, gain=0.3)
@@ -133,16 +140,16 @@ class Generator(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Pictures [B, C, H, W] -> features [B, width]: a strided convolution (after one of `fine` channels at full size, if
-    not 0), blocks, mean pooling, a depthwise layer."""
+    """Pictures [B, C, H, W] -> features [B, width]: a strided convolution to `head` channels (after one of `fine` at
+    full size, if not 0), blocks, mean pooling, a depthwise layer."""
 
     homogeneous = True  # linear pieces through zero, but for biases: `Discriminator`
 
-    def __init__(self, channels: int, height: int, side: int, width: int, fine: int):
+    def __init__(self, channels: int, height: int, side: int, width: int, head: int, fine: int):
         super().__init__()
         n = halvings(height, side, BASE)
         wide = widths(n, width)[::-1]
-        head = max(GROUP, width // 3 // GROUP * GROUP)
+        head = head or thin(width)
         self.fine = conv(channels, fine, 3) if fine else None
         self.first = Halve(fine or channels, head)
         he(self.first)
@@ -174,17 +181,19 @@ def discriminator(
     width: int = 96,
     condition: Condition = "projection",
     classify: bool = False,
+    head: int = 0,
     fine: int = 0,
     levels: bool = False,
 ) -> Discriminator:
     """Pictures -> logits [B]; no normalisation anywhere, so gradient penalties are exact per example.
 
-    fine: channels of a first convolution at full size (0: none); levels: see pictures on `Levels`' spread scale.
+    head: channels after the first halving (0: a third of width); fine: channels of a first convolution at full size (0:
+    none); levels: see pictures on the spread scale of `Levels`.
     """
 
     def trunk(extra: int) -> tuple[nn.Module, int]:
         channels, height, side = pictures(spec, "r3")
-        return Trunk(channels + extra, height, side, width, fine), widths(halvings(height, side, BASE), width)[0]
+        return Trunk(channels + extra, height, side, width, head, fine), widths(halvings(height, side, BASE), width)[0]
 
     made = Discriminator(trunk, spec, condition, classify, levels, bias=False)
     he(made.head.logit)
