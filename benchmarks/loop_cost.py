@@ -2,7 +2,7 @@
 
     python benchmarks/loop_cost.py [--repeats 7] [--threads 2] [--case r3]
 
-Rounds of the plain loop, of the engine with the plain loop's settings (contiguous, fp32, nothing shared) and of the
+Rounds of the plain loop, of the engine with the plain loop's settings (contiguous, fp32, shared what it shares) and of the
 engine with its own settings are timed in turn; each figure is the median of ratios of neighbours. For r3 the engine
 without `reuse`, the plain script with fast settings and `auto` (its own networks and batch) are raced too. Beside it:
 the share of this machine's own convolution limit that a step reaches, in the engine's precision, and (in processes of
@@ -40,8 +40,13 @@ SIZES = {  # those of plain.r3_networks
         "train.batch=32",
     )
 }
-SAME = ("train.channels_last=false", "train.precision=fp32", "train.share=false")
+SAME = ("train.channels_last=false", "train.precision=fp32")
 PICTURES = 4096
+
+
+def by_hand(case: str) -> tuple[str, ...]:
+    """The settings of the plain loop: contiguous, fp32; the generator's forward kept in dcgan's alone."""
+    return (*SAME, *fresh(case), f"train.share={str(case == 'dcgan').lower()}")
 
 
 def fresh(case: str) -> tuple[str, ...]:
@@ -149,7 +154,7 @@ def ratio(rates: dict[str, list[float]], name: str, other: str) -> str:
 
 
 def race(case: str, repeats: int, count: int) -> None:
-    own, same = engine(case), engine(case, *SAME, *fresh(case))
+    own, same = engine(case), engine(case, *by_hand(case))
     batch = own.run.train.batch
     steps = {
         "plain": plain_step(case, plain_networks(case, same), batch),
@@ -185,9 +190,9 @@ def race(case: str, repeats: int, count: int) -> None:
 def peak(case: str, which: str, results: Any) -> None:
     """Peak memory above what is resident before the first round, in MB."""
     keep_freed_memory()
-    t = engine(case, *((*SAME, *fresh(case)) if which != "engine" else ()))
-    by_hand = plain_step(case, plain_networks(case, t), t.run.train.batch)
-    step = by_hand if which == "plain" else lambda: rounds(t)
+    t = engine(case, *((*SAME, *fresh(case), "train.share=false") if which != "engine" else ()))
+    alone = plain_step(case, plain_networks(case, t), t.run.train.batch)
+    step = alone if which == "plain" else lambda: rounds(t)
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what building left free must not hide what training takes
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (Linux)
@@ -205,7 +210,7 @@ def status(field: str) -> int:
 def memory(case: str) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Manager().dict()
-    for which in ("plain", "engine, same settings", "engine"):
+    for which in ("plain", "engine, nothing shared", "engine"):
         process = context.Process(target=peak, args=(case, which, results))
         process.start()
         process.join()
