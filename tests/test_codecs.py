@@ -79,7 +79,7 @@ def test_hostile_state_is_refused(kind: str) -> None:
     for key in good:
         for value in wrong:
             state = {**good, key: value}
-            if state == good or (key, value) in (("toy", None), ("scale", 1 << 60)):
+            if state == good or (key, value) in (("toy", None), ("scale", 1 << 60), ("room", [])):
                 continue
             with pytest.raises(DataError, match="damaged"):
                 codec(kind).load_state(state)
