@@ -83,6 +83,8 @@ def test_hostile_state_is_refused(kind: str) -> None:
                 continue
             with pytest.raises(DataError, match="damaged"):
                 codec(kind).load_state(state)
+        if key == "room":  # may be missing
+            continue
         with pytest.raises(DataError):
             codec(kind).load_state({k: v for k, v in good.items() if k != key})
     for state in ([], None, "x", {}):

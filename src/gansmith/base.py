@@ -63,7 +63,8 @@ class Spec:
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Spec:
-        values: dict[str, Any] = {f.name: state[f.name] for f in fields(cls) if f.name in state}
+        state = {"room": (), **state}  # runs made before there was one
+        values: dict[str, Any] = {f.name: state[f.name] for f in fields(cls)}
         tuples: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**tuples)
 
