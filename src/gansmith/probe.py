@@ -17,7 +17,7 @@ from .metrics.features import Extractor, random_features
 from .metrics.frechet import Moments, frechet
 from .model import draw_samples
 
-SHARE = 0.05  # of the time spent so far that looks may take
+SHARE = 0.02  # of the time spent so far that looks may take
 FROM_SECONDS = 300  # shorter runs are over before a choice of checkpoints would pay
 LOOKED_AT = 2000  # samples of each side
 FEWEST = 200
