@@ -13,7 +13,7 @@ from .data import Data, LiveRows, Rows
 from .display import duration
 from .engine import Training, parameters, trial
 from .files import RunFolder
-from .loop import TICKS, contact_sheet
+from .loop import SAVE_SHARE, TICKS, contact_sheet
 from .runtime import Runtime
 
 
@@ -26,13 +26,14 @@ def make_plan(run: Run, runtime: Runtime, data: Data, rows: Rows | LiveRows, cho
     )
     t.stream.close()
     counts = {role: len(indices) for role, indices in data.parts.items() if len(indices)}
-    seconds = run.train.minutes * 60 if run.train.minutes else (run.train.images or 0) / rate + ticks
+    saves = 1 + 1 / SAVE_SHARE
+    seconds = run.train.minutes * 60 if run.train.minutes else (run.train.images or 0) / rate * saves + ticks
     return {
         "kind": data.spec.kind, "shape": list(data.spec.shape), "classes": len(data.spec.classes), "examples": counts,
         "skipped": len(data.codec.skipped), "recipe": run.recipe.name, "game": run.game.name,
         "parameters": parameters(t.game), "batch": run.train.batch, "device": str(runtime.device),
         "devices": runtime.world, "precision": "bf16" if runtime.bf16 else "fp32", "rate": rate, "seconds": seconds,
-        "images": run.train.images or rate * max(0.0, seconds - ticks),
+        "images": run.train.images or rate * max(0.0, seconds - ticks) / saves,
         "memory": memory(runtime), "checkpoint_bytes": checkpoint_bytes,
         "minutes": run.train.minutes, "budget_chosen": chosen,
     }  # fmt: skip
