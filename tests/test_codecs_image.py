@@ -371,9 +371,8 @@ def test_levels_that_many_pixels_share_get_room() -> None:
     again.load_state(made.state())
     assert again.spec() == made.spec()
     before = codec("image")
-    before.load_state(
-        {key: value for key, value in made.state().items() if key != "room"}
-    )  # of a run before there was one
+    old = {key: value for key, value in made.state().items() if key != "room"}  # of a run before there was one
+    before.load_state(old)
     assert before.spec().room == () and before.spec().mean == made.spec().mean
     for wrong in ([1] * 255, [1] * 255 + [65], [1] * 255 + [0], [1] * 255 + [1.5]):
         with pytest.raises(DataError, match="damaged"):
