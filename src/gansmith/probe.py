@@ -21,7 +21,7 @@ SHARE = 0.02  # of the time spent so far that looks may take
 FROM_SECONDS = 300  # shorter runs are over before a choice of checkpoints would pay
 LOOKED_AT = 2000  # samples of each side
 FEWEST = 200
-SLACK = 1.02  # a later checkpoint replaces the best one unless it is worse by more than this: noise, not news
+SLACK = 1.15  # a later checkpoint is better, as rates fall, unless worse than the lowest score by more than noise
 
 
 @dataclass
@@ -46,9 +46,10 @@ class Probe:
             return None
         began = time.perf_counter()
         score = self.score(t)
-        held = best(folder)
+        held = lowest(folder)
         if held is None or score <= SLACK * held:
-            files.write_json(folder.pointer("best"), {"checkpoint": name, "fd": score, "n": LOOKED_AT})
+            least = score if held is None else min(score, held)
+            files.write_json(folder.pointer("best"), {"checkpoint": name, "fd": score, "lowest": least, "n": LOOKED_AT})
         files.append_line(
             folder.log,
             {"seen": t.clock.seen, "round": t.clock.round, "event": "score", "checkpoint": name, "fd": score},
@@ -69,10 +70,10 @@ class Probe:
         return frechet(Moments.of(self.features(made)), self.real)
 
 
-def best(folder: RunFolder) -> float | None:
-    """The score that best.json holds, if the checkpoint that it names is there."""
+def lowest(folder: RunFolder) -> float | None:
+    """The lowest score so far, of best.json, if the checkpoint that it names is there."""
     try:
         held = files.read_json(folder.pointer("best"))
-        return float(held["fd"]) if held["checkpoint"] in checkpoint.listed(folder) else None
+        return float(held["lowest"]) if held["checkpoint"] in checkpoint.listed(folder) else None
     except (GansmithError, KeyError, TypeError, ValueError):
         return None
