@@ -32,7 +32,7 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     area = max(1.0, spec.shape[1] * spec.shape[2] / 64**2)
     near = area == 1  # layers at full size would cost larger pictures too much
     head = 32 if quick and near and small == 1 else 0
-    gamma = Ramp(start=1.0 * area, end=0.25 * area)
+    gamma = Ramp(start=1.0 * area, end=0.05 * area, shape="log")
     optimiser = Optimiser(lr=Ramp(start=2e-3 / scale, end=2e-4 / scale), beta1=0.0, beta2=Ramp(start=0.9, end=0.99))
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4, "reuse": True}),
