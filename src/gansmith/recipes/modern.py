@@ -18,12 +18,21 @@ def r3(spec: Spec, brief: Brief, scale: float = 1.0) -> Run:
     return points(scale, brief) if spec.kind != "image" else pictures(spec, scale, brief)
 
 
+def minutes(brief: Brief, a_minute: float) -> float:
+    """The budget in minutes; of one in examples, at `a_minute` of them."""
+    return brief.minutes or (brief.images or a_minute) / a_minute
+
+
+PICTURES_A_MINUTE = 25e3  # that two quick cores see
+LOW_MINUTES = 5.0  # from here on the penalty ends low: grey values come out right, but shares of classes need the time
+
+
 def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     """Settings found on 28-px digits (docs/lab.md): in minutes, many updates of narrow networks beat fewer of wide ones.
 
     A CPU with bf16 has its arithmetic done before the next operation is there, so it gets twice the batch, for 1.3 times
-    the seconds, and twice the channels next to the picture. The penalty grows with the picture's area above 64 px; up to
-    there both players also work at full size (`fine`).
+    the seconds, rates that grow with its root, and twice the channels next to the picture. The penalty grows with the
+    picture's area above 64 px; up to there both players also work at full size (`fine`).
     """
     small = 0.6 if min(spec.shape[1:]) <= 16 else 1.0
     width = max(16, round(80 * scale * small / 16) * 16)
@@ -32,8 +41,10 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     area = max(1.0, spec.shape[1] * spec.shape[2] / 64**2)
     near = area == 1  # layers at full size would cost larger pictures too much
     head = 32 if quick and near and small == 1 else 0
-    gamma = Ramp(start=1.0 * area, end=0.05 * area, shape="log")
-    optimiser = Optimiser(lr=Ramp(start=2e-3 / scale, end=2e-4 / scale), beta1=0.0, beta2=Ramp(start=0.9, end=0.99))
+    end = 0.05 if minutes(brief, PICTURES_A_MINUTE) >= LOW_MINUTES else 0.25
+    gamma = Ramp(start=1.0 * area, end=end * area, shape="log")
+    rate = (2.8e-3 if quick else 2e-3) / scale
+    optimiser = Optimiser(lr=Ramp(start=rate, end=rate / 10), beta1=0.0, beta2=Ramp(start=0.9, end=0.99))
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4, "reuse": True}),
         parts={
@@ -56,7 +67,7 @@ def points(scale: float, brief: Brief) -> Run:
     instead of an amount, so that half of training are fine moves.
     """
     width = max(16, round(64 * scale))
-    fine = (brief.minutes or (brief.images or POINTS_A_MINUTE) / POINTS_A_MINUTE) >= FINE_MINUTES
+    fine = minutes(brief, POINTS_A_MINUTE) >= FINE_MINUTES
     ends = {"G": 1e-5, "D": 2e-4} if fine else {"G": 2e-5, "D": 2e-5}
     shape, beta2 = "log" if fine else "cosine", Ramp(start=0.9, end=0.99)
     players = {
