@@ -67,15 +67,30 @@ def test_auto_grows_with_the_device_and_r3_with_its_dial() -> None:
     widths = [run.parts["G"].args["width"] for run in (cpu, gpu, hour)]
     assert widths == sorted(set(widths)) and cpu.train.batch < gpu.train.batch < hour.train.batch
     assert cpu == registry.build("recipe", "r3", of, Brief(1000))
-    assert gpu == registry.build("recipe", "r3", of, Brief(1000), args={"scale": 2.5})
+    assert gpu == registry.build("recipe", "r3", of, Brief(1000, minutes=10), args={"scale": 2.5})
     assert gpu.train.optimisers["G"].lr.start == pytest.approx(cpu.train.optimisers["G"].lr.start / 2.5)
 
 
-def test_a_processor_with_bf16_gets_larger_batches_and_wider_edges() -> None:
+def test_a_processor_with_bf16_gets_larger_batches_their_rates_and_wider_edges() -> None:
     of = tiny.spec((3, 32, 32))
     slow, fast = (registry.build("recipe", "auto", of, Brief(1000, bf16=bf16)) for bf16 in (False, True))
-    changes = (f"train.batch={2 * slow.train.batch}", "parts.G.args.head=32", "parts.D.args.head=32")
-    assert fast == slow.set(*changes)
+    wider = (f"train.batch={2 * slow.train.batch}", "parts.G.args.head=32", "parts.D.args.head=32")
+    before, after = (run.train.optimisers["G"].lr for run in (slow, fast))
+    assert after.start / before.start == pytest.approx(after.end / before.end) == pytest.approx(2**0.5, abs=0.02)
+    rates = [f"train.optimisers.{p}.lr.{end}={getattr(after, end)}" for p in "GD" for end in ("start", "end")]
+    assert fast == slow.set(*wider, *rates)
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [(Brief(1, minutes=3), Brief(1, minutes=10)), (Brief(1, images=75_000), Brief(1, images=250_000))],
+)
+def test_on_pictures_a_longer_budget_ends_with_less_penalty(short: Brief, long: Brief) -> None:
+    ends = [
+        registry.build("recipe", "auto", tiny.spec((3, 32, 32)), brief).game.args["gamma"]["end"]
+        for brief in (short, long)
+    ]
+    assert ends[0] > ends[1] > 0
 
 
 @pytest.mark.parametrize(
