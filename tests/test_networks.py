@@ -223,3 +223,9 @@ def test_residual_blocks_of_r3_start_as_the_identity() -> None:
     block = next(m for m in tiny.network("generator", "r3", tiny.spec((1, 8, 8))).modules() if hasattr(m, "close"))
     x = torch.randn(2, 16, 4, 4)
     assert torch.equal(block(x), x)
+
+
+def test_classes_of_r3_start_silent_so_that_the_latent_is_heard() -> None:
+    of = tiny.spec((1, 8, 8), 3)
+    x, y = inputs("generator", net := tiny.network("generator", "r3", of), of)
+    assert y is not None and torch.equal(net(x, y), net(x, (y + 1) % 3)) and net(x, y).std(0).max() > 0

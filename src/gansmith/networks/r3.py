@@ -110,6 +110,8 @@ class Generator(nn.Module):
         wide = widths(n, width)
         self.z_dim, self.output = z_dim, output
         self.latent = Latent(z_dim, len(spec.classes), embed)
+        if self.latent.embed is not None:  # louder from the start, the class drowns z, and variety within it is lost
+            nn.init.zeros_(self.latent.embed.weight)
         self.project = nn.Linear(self.latent.width, wide[0], bias=False)
         he(self.project, math.sqrt(0.52))  # fan-in variance 1: the basis carries the scale
         self.basis = nn.Parameter(torch.randn(wide[0], reduced(self.height, n), reduced(self.width, n)))
