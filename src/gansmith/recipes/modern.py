@@ -24,34 +24,37 @@ def minutes(brief: Brief, a_minute: float) -> float:
 
 
 PICTURES_A_MINUTE = 25e3  # that two quick cores see
-LOW_MINUTES = 5.0  # from here on the penalty ends low: grey values come out right, but shares of classes need the time
+LONG_MINUTES = 5.0  # from here on there is time for larger batches, a lower penalty and a G that settles
 
 
 def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     """Settings found on 28-px digits (docs/lab.md): in minutes, many updates of narrow networks beat fewer of wide ones.
 
-    A CPU with bf16 has its arithmetic done before the next operation is there, so it gets twice the batch, for 1.3 times
-    the seconds, rates that grow with its root, and twice the channels next to the picture. The penalty grows with the
-    picture's area above 64 px; up to there both players also work at full size (`fine`).
+    A CPU with bf16 has its arithmetic done before the next operation is there, so it gets larger batches, each doubling
+    for 1.3 to 1.5 times the seconds, and twice the channels next to the picture. Rates grow with the batch's root. The
+    penalty grows with the picture's area above 64 px; up to there both players also work at full size (`fine`).
     """
     small = 0.6 if min(spec.shape[1:]) <= 16 else 1.0
     width = max(16, round(80 * scale * small / 16) * 16)
     quick = brief.device == "cpu" and brief.bf16
-    batch = 2 ** max(3, round(math.log2((32 if quick else 16) * scale * scale)))
+    long = minutes(brief, PICTURES_A_MINUTE) >= LONG_MINUTES
+    base = (64 if long else 32) if quick else 16
+    batch = 2 ** max(3, round(math.log2(base * scale * scale)))
     area = max(1.0, spec.shape[1] * spec.shape[2] / 64**2)
     near = area == 1  # layers at full size would cost larger pictures too much
     head = 32 if quick and near and small == 1 else 0
-    end = 0.05 if minutes(brief, PICTURES_A_MINUTE) >= LOW_MINUTES else 0.25
-    gamma = Ramp(start=1.0 * area, end=end * area, shape="log")
-    rate = (2.8e-3 if quick else 2e-3) / scale
-    optimiser = Optimiser(lr=Ramp(start=rate, end=rate / 10), beta1=0.0, beta2=Ramp(start=0.9, end=0.99))
+    gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
+    rate = 2e-3 * math.sqrt(base / 16) / scale
+    ends = {"G": rate / (40 if long else 10), "D": rate / 10}  # G settles while its critic still sees classes' shares
+    beta2 = Ramp(start=0.9, end=0.99)
+    players = {name: Optimiser(lr=Ramp(start=rate, end=end), beta1=0.0, beta2=beta2) for name, end in ends.items()}
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4, "reuse": True}),
         parts={
             "G": Part(name="r3", args={"width": width, "levels": True, "head": head, "fine": 1 if near else 0}),
             "D": Part(name="r3", args={"width": width, "levels": True, "head": head, "fine": 16 if near else 0}),
         },
-        train=Train(batch=batch, ema_cap=10_000 * scale * scale, optimisers={"G": optimiser, "D": optimiser}),
+        train=Train(batch=batch, ema_cap=10_000 * scale * scale, optimisers=players),
     )
 
 
