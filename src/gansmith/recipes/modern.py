@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from ..base import Spec
 from ..config import Brief, Optimiser, Part, Ramp, Run, Train
@@ -21,6 +22,15 @@ def r3(spec: Spec, brief: Brief, scale: float = 1.0) -> Run:
 def minutes(brief: Brief, a_minute: float) -> float:
     """The budget in minutes; of one in examples, at `a_minute` of them."""
     return brief.minutes or (brief.images or a_minute) / a_minute
+
+
+def adam(start: float, ends: dict[str, float], shape: Literal["cosine", "log"] = "cosine") -> dict[str, Optimiser]:
+    """R3GAN's Adam for each player: rates fall from one start to an end of its own."""
+    beta2 = Ramp(start=0.9, end=0.99)
+    return {
+        name: Optimiser(lr=Ramp(start=start, end=end, shape=shape), beta1=0.0, beta2=beta2)
+        for name, end in ends.items()
+    }
 
 
 PICTURES_A_MINUTE = 25e3  # that two quick cores see
@@ -46,15 +56,13 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
     rate = 2e-3 * math.sqrt(base / 16) / scale
     ends = {"G": rate / (40 if long else 10), "D": rate / 10}  # G settles while its critic still sees classes' shares
-    beta2 = Ramp(start=0.9, end=0.99)
-    players = {name: Optimiser(lr=Ramp(start=rate, end=end), beta1=0.0, beta2=beta2) for name, end in ends.items()}
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4, "reuse": True}),
         parts={
             "G": Part(name="r3", args={"width": width, "levels": True, "head": head, "fine": 1 if near else 0}),
             "D": Part(name="r3", args={"width": width, "levels": True, "head": head, "fine": 16 if near else 0}),
         },
-        train=Train(batch=batch, ema_cap=10_000 * scale * scale, optimisers=players),
+        train=Train(batch=batch, ema_cap=10_000 * scale * scale, optimisers=adam(rate, ends)),
     )
 
 
@@ -72,10 +80,7 @@ def points(scale: float, brief: Brief) -> Run:
     width = max(16, round(64 * scale))
     fine = minutes(brief, POINTS_A_MINUTE) >= FINE_MINUTES
     ends = {"G": 1e-5, "D": 2e-4} if fine else {"G": 2e-5, "D": 2e-5}
-    shape, beta2 = "log" if fine else "cosine", Ramp(start=0.9, end=0.99)
-    players = {
-        name: Optimiser(lr=Ramp(start=3e-3, end=end, shape=shape), beta1=0.0, beta2=beta2) for name, end in ends.items()
-    }
+    players = adam(3e-3, ends, "log" if fine else "cosine")
     gamma = Ramp(start=1.0, end=1e-5 if fine else 1e-4, shape="log")
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4}),
