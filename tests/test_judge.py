@@ -143,6 +143,13 @@ def test_a_conv_judge_says_the_same_twice_and_chooses_among_seeds(monkeypatch: p
     assert three.seeds == 3 and said
 
 
+def test_a_conv_judge_that_finds_nothing_at_first_does_not_give_up() -> None:
+    said: list[str] = []
+    parts = [pictures(80, seed) for seed in range(4)]
+    rule("conv", *parts, say=said.append)
+    assert len(said) >= _convjudge.START + _convjudge.PATIENCE
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", POINTS)
 def test_two_samples_of_one_set_are_hardly_ever_told_apart(name: str) -> None:

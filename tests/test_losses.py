@@ -184,7 +184,8 @@ CRITICS = pytest.mark.parametrize("name", registry.names("discriminator"))
 def test_a_homogeneous_critic_learns_the_same_in_fewer_passes(
     name: str, shape: tuple[int, ...], condition: str
 ) -> None:
-    net, x, y = homogeneous(name, shape, condition, last=shape == (1, 28, 28))
+    args = {"fine": 4, "texture": True} if name == "r3" and shape[-1] == 28 else {}  # what `auto` asks of it
+    net, x, y = homogeneous(name, shape, condition, last=shape == (1, 28, 28), **args)
     results = []
     for net.homogeneous in (False, True):
         loss = d_loss(net, x, y)

@@ -229,3 +229,12 @@ def test_classes_of_r3_start_silent_so_that_the_latent_is_heard() -> None:
     of = tiny.spec((1, 8, 8), 3)
     x, y = inputs("generator", net := tiny.network("generator", "r3", of), of)
     assert y is not None and torch.equal(net(x, y), net(x, (y + 1) % 3)) and net(x, y).std(0).max() > 0
+
+
+def test_texture_of_r3_starts_silent_and_is_learned_at_once() -> None:
+    of = tiny.spec((1, 16, 16), 3)
+    net: Any = tiny.network("discriminator", "r3", of, fine=4, texture=True)
+    shape, logits = net.trunk.shape, net(*inputs("discriminator", net, of))
+    for layer in (net.head.logit, net.head.project):
+        (slope,) = torch.autograd.grad(logits.mean(), layer.weight, retain_graph=True)
+        assert not layer.weight[:, shape:].any() and slope[:, shape:].all()

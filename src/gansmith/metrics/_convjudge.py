@@ -19,6 +19,7 @@ BATCH = 64
 RATES = (8e-3, 1.6e-3)  # one after the other, each until validation stops improving
 PATIENCE = 3  # epochs that did not lower the validation loss to GAIN times the best
 GAIN = 0.99
+START = 8  # epochs before patience counts: some starts find nothing for six, and then almost everything (docs/lab.md)
 EPOCHS = 40  # at most
 SURE = 0.02  # a validation loss in nats below which nothing is left to learn
 LEAST = 25  # updates an epoch
@@ -32,16 +33,16 @@ def fit_conv(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Fit the net to pictures uint8 [n, C, H, W] and labels [n], 1 for fakes; returns pictures -> logits [m].
 
-    Each of RATES runs until the running mean of the weights has not lowered the loss on own_x for PATIENCE epochs; the
-    next goes on from the best so far, which is what is returned. Pictures are not augmented: that would hide what
-    gives fakes away.
+    Each of RATES runs until the running mean of the weights has not lowered the loss on own_x for PATIENCE epochs, the
+    first for START at least; the next goes on from the best so far, which is what is returned. Pictures are not
+    augmented: that would hide what gives fakes away.
     """
     judge, own = _Judge(x, label, seed), torch.from_numpy(own_label).float()
     best, weights, epoch = math.inf, judge.weights(), 0
     for rate in RATES:
         judge.start(weights, rate)
         since = 0
-        while since < PATIENCE and epoch < EPOCHS and best > SURE:
+        while (since < PATIENCE or epoch < START) and epoch < EPOCHS and best > SURE:
             judge.practise()
             logits = torch.from_numpy(judge.score(own_x))
             loss = float(binary_cross_entropy_with_logits(logits, own))

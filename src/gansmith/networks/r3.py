@@ -29,6 +29,7 @@ from .blocks import (
     pool,
     reduced,
     start_at,
+    total,
     wide,
 )
 
@@ -141,17 +142,20 @@ class Generator(nn.Module):
         return limit(x, self.output) if self.levels is None else self.levels.snap(wide(x))
 
 
+LOUD = 0.25  # of a channel's sum over a map, divided by the root of the map's size
+
+
 class Trunk(nn.Module):
-    """Pictures [B, C, H, W] -> features [B, width]: a strided convolution to `head` channels (after one of `fine` at
-    full size, if not 0), blocks, mean pooling, a depthwise layer."""
+    """Pictures [B, C, H, W] -> features [B, out]: a strided convolution to `head` channels (after one of `fine` at
+    full size, if not 0), blocks, mean pooling, a depthwise layer: `width` features. texture: behind them come the sums
+    over the picture of each layer before the blocks."""
 
     homogeneous = True  # linear pieces through zero, but for biases: `Discriminator`
 
-    def __init__(self, channels: int, height: int, side: int, width: int, head: int, fine: int):
+    def __init__(self, channels: int, height: int, side: int, width: int, head: int, fine: int, texture: bool):
         super().__init__()
         n = halvings(height, side, BASE)
         wide = widths(n, width)[::-1]
-        head = head or thin(width)
         self.fine = conv(channels, fine, 3) if fine else None
         self.first = Halve(fine or channels, head)
         he(self.first)
@@ -165,16 +169,23 @@ class Trunk(nn.Module):
             size = size[0] // 2, size[1] // 2
         fan_in = math.prod(size)  # a depthwise layer as large as the map
         self.gather = nn.Parameter(torch.randn(wide[-1], *size) * math.sqrt(2 / 1.04 / fan_in))
+        self.shape, self.texture = wide[-1], texture
+        self.out = self.shape + (fine + head + wide[0] if texture else 0)
 
     def forward(self, x: Tensor, ones: Tensor | None = None) -> Tensor:
-        if self.fine is not None:
-            x = leaky(self.fine(x, ones))
-        x = leaky(self.widen(leaky(self.first(x, ones)), ones))
+        near = []
+        for layer in (self.fine, self.first, self.widen):
+            if layer is not None:
+                x = leaky(layer(x, ones))
+                near.append(x)
         for block, widen in self.stages:
             x = widen(pool(block(x, ones)), ones)  # pooled before the 1x1: a quarter of the work
         for block in self.blocks:
             x = block(x, ones)
-        return (x * self.gather).sum((2, 3))
+        shape = (x * self.gather).sum((2, 3))
+        if not self.texture:
+            return shape
+        return torch.cat([shape, *(total(x) * (LOUD / math.sqrt(x[0, 0].numel())) for x in near)], 1)
 
 
 @register("discriminator", "r3")
@@ -186,17 +197,23 @@ def discriminator(
     head: int = 0,
     fine: int = 0,
     levels: bool = False,
+    texture: bool = False,
 ) -> Discriminator:
     """Pictures -> logits [B]; no normalisation anywhere, so gradient penalties are exact per example.
 
     head: channels after the first halving (0: a third of width); fine: channels of a first convolution at full size (0:
-    none); levels: see pictures on the spread scale of `Levels`.
+    none); levels: see pictures on the spread scale of `Levels`; texture: the layers next to the picture also reach the
+    logit directly, as sums over the picture, so that slight but general faults of edges and surfaces are soon found.
     """
 
     def trunk(extra: int) -> tuple[nn.Module, int]:
         channels, height, side = pictures(spec, "r3")
-        return Trunk(channels + extra, height, side, width, head, fine), widths(halvings(height, side, BASE), width)[0]
+        made = Trunk(channels + extra, height, side, width, head or thin(width), fine, texture)
+        return made, made.out
 
     made = Discriminator(trunk, spec, condition, classify, levels, bias=False)
     he(made.head.logit)
+    layers: list[Any] = [made.head.logit, made.head.project]
+    for layer in filter(None, layers):  # texture starts silent
+        nn.init.zeros_(layer.weight[:, made.trunk.shape :])
     return made

@@ -60,7 +60,10 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4, "reuse": True}),
         parts={
             "G": Part(name="r3", args={"width": width, "levels": True, "head": head, "fine": 1 if near else 0}),
-            "D": Part(name="r3", args={"width": width, "levels": True, "head": head, "fine": 16 if near else 0}),
+            "D": Part(
+                name="r3",
+                args={"width": width, "levels": True, "head": head, "fine": 16 if near else 0, "texture": near},
+            ),
         },
         train=Train(batch=batch, ema_cap=10_000 * scale * scale, optimisers=adam(rate, ends)),
     )
