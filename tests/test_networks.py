@@ -234,7 +234,7 @@ def test_classes_of_r3_start_silent_so_that_the_latent_is_heard() -> None:
 def test_texture_of_r3_starts_silent_and_is_learned_at_once() -> None:
     of = tiny.spec((1, 16, 16), 3)
     net: Any = tiny.network("discriminator", "r3", of, fine=4, texture=True)
-    shape, logits = net.trunk.shape, net(*inputs("discriminator", net, of))
+    whole, logits = net.trunk.whole, net(*inputs("discriminator", net, of))
     for layer in (net.head.logit, net.head.project):
         (slope,) = torch.autograd.grad(logits.mean(), layer.weight, retain_graph=True)
-        assert not layer.weight[:, shape:].any() and slope[:, shape:].all()
+        assert not layer.weight[:, whole:].any() and slope[:, whole:].all()

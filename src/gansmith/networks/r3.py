@@ -35,6 +35,7 @@ from .blocks import (
 
 BASE = 8  # the smallest map is at most this wide
 GROUP = 16  # channels of a group
+LOUD = 0.25  # of D's sum of a channel over a map, divided by the root of the map's size, where it sees texture
 
 
 def he(layer: Any, gain: float = 1.0) -> None:
@@ -142,13 +143,10 @@ class Generator(nn.Module):
         return limit(x, self.output) if self.levels is None else self.levels.snap(wide(x))
 
 
-LOUD = 0.25  # of a channel's sum over a map, divided by the root of the map's size
-
-
 class Trunk(nn.Module):
     """Pictures [B, C, H, W] -> features [B, out]: a strided convolution to `head` channels (after one of `fine` at
-    full size, if not 0), blocks, mean pooling, a depthwise layer: `width` features. texture: behind them come the sums
-    over the picture of each layer before the blocks."""
+    full size, if not 0), blocks, mean pooling, a depthwise layer: `width` features of the whole. texture: behind them
+    come the sums over the picture of each layer before the blocks."""
 
     homogeneous = True  # linear pieces through zero, but for biases: `Discriminator`
 
@@ -169,8 +167,8 @@ class Trunk(nn.Module):
             size = size[0] // 2, size[1] // 2
         fan_in = math.prod(size)  # a depthwise layer as large as the map
         self.gather = nn.Parameter(torch.randn(wide[-1], *size) * math.sqrt(2 / 1.04 / fan_in))
-        self.shape, self.texture = wide[-1], texture
-        self.out = self.shape + (fine + head + wide[0] if texture else 0)
+        self.whole, self.texture = wide[-1], texture
+        self.out = self.whole + (fine + head + wide[0] if texture else 0)
 
     def forward(self, x: Tensor, ones: Tensor | None = None) -> Tensor:
         near = []
@@ -182,10 +180,10 @@ class Trunk(nn.Module):
             x = widen(pool(block(x, ones)), ones)  # pooled before the 1x1: a quarter of the work
         for block in self.blocks:
             x = block(x, ones)
-        shape = (x * self.gather).sum((2, 3))
+        whole = (x * self.gather).sum((2, 3))
         if not self.texture:
-            return shape
-        return torch.cat([shape, *(total(x) * (LOUD / math.sqrt(x[0, 0].numel())) for x in near)], 1)
+            return whole
+        return torch.cat([whole, *(total(x) * (LOUD / math.sqrt(x[0, 0].numel())) for x in near)], 1)
 
 
 @register("discriminator", "r3")
@@ -215,5 +213,5 @@ def discriminator(
     he(made.head.logit)
     layers: list[Any] = [made.head.logit, made.head.project]
     for layer in filter(None, layers):  # texture starts silent
-        nn.init.zeros_(layer.weight[:, made.trunk.shape :])
+        nn.init.zeros_(layer.weight[:, made.trunk.whole :])
     return made
