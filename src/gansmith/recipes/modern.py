@@ -34,7 +34,7 @@ def adam(start: float, ends: dict[str, float], shape: Literal["cosine", "log"] =
 
 
 PICTURES_A_MINUTE = 25e3  # that two quick cores see
-LONG_MINUTES = 5.0  # from here on there is time for larger batches, a lower penalty and a G that settles
+LONG_MINUTES = 5.0  # from here on there is time for larger batches, a lower penalty, texture and a G that settles
 
 
 def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
@@ -56,14 +56,12 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
     rate = 2e-3 * math.sqrt(base / 16) / scale
     ends = {"G": rate / (40 if long else 10), "D": rate / 10}  # G settles while its critic still sees classes' shares
+    both = {"width": width, "levels": True, "head": head}
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4, "reuse": True}),
         parts={
-            "G": Part(name="r3", args={"width": width, "levels": True, "head": head, "fine": 1 if near else 0}),
-            "D": Part(
-                name="r3",
-                args={"width": width, "levels": True, "head": head, "fine": 16 if near else 0, "texture": near},
-            ),
+            "G": Part(name="r3", args=both | {"fine": 1 if near else 0}),
+            "D": Part(name="r3", args=both | {"fine": 16 if near else 0, "texture": near and long}),
         },
         train=Train(batch=batch, ema_cap=10_000 * scale * scale, optimisers=adam(rate, ends)),
     )
