@@ -21,7 +21,7 @@ SHARE = 0.02  # of the time spent so far that looks may take
 FROM_SECONDS = 300  # shorter runs are over before a choice of checkpoints would pay
 LOOKED_AT = 2000  # samples of each side
 FEWEST = 200
-SLACK = 1.5  # times the lowest score: up to there a later checkpoint is better, as rates fall; shares of classes swing
+SLACK = 1.5  # times the lowest score: up to there a later checkpoint is kept, as rates fall (docs/decisions.md)
 
 
 @dataclass

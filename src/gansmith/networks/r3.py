@@ -175,15 +175,14 @@ class Trunk(nn.Module):
         for layer in (self.fine, self.first, self.widen):
             if layer is not None:
                 x = leaky(layer(x, ones))
-                near.append(x)
+                if self.texture:
+                    near.append(total(x) * (LOUD / math.sqrt(x[0, 0].numel())))
         for block, widen in self.stages:
             x = widen(pool(block(x, ones)), ones)  # pooled before the 1x1: a quarter of the work
         for block in self.blocks:
             x = block(x, ones)
         whole = (x * self.gather).sum((2, 3))
-        if not self.texture:
-            return whole
-        return torch.cat([whole, *(total(x) * (LOUD / math.sqrt(x[0, 0].numel())) for x in near)], 1)
+        return torch.cat([whole, *near], 1) if near else whole
 
 
 @register("discriminator", "r3")
