@@ -238,3 +238,11 @@ def test_texture_of_r3_starts_silent_and_is_learned_at_once() -> None:
     for layer in (net.head.logit, net.head.project):
         (slope,) = torch.autograd.grad(logits.mean(), layer.weight, retain_graph=True)
         assert not layer.weight[:, whole:].any() and slope[:, whole:].all()
+
+
+def test_blur_keeps_what_is_flat_and_takes_the_highest_frequency() -> None:
+    blur, flat = blocks.Blur(2), torch.ones(1, 2, 8, 6)
+    stripes = flat * torch.tensor([1.0, -1.0]).repeat(3)
+    inside = slice(1, -1)
+    assert torch.equal(blur(flat)[..., inside, inside], flat[..., inside, inside])
+    assert not blur(stripes)[..., inside, inside].any()

@@ -127,6 +127,19 @@ class Pointwise(nn.Linear):
         return biased(F.linear(x, self.weight).permute(0, 3, 1, 2), self.bias, ones)
 
 
+class Blur(nn.Module):
+    """[B, C, H, W] -> the same, each channel through [1 2 1] / 4 in both directions: nothing is left at the highest
+    frequency, where doubling makes its artefacts (Karras et al. 2019, sec. 2.1)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        taps = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.kernel = nn.Buffer(torch.outer(taps, taps).repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel, padding=1, groups=x.shape[1])
+
+
 def follow(x: Tensor, weight: Tensor) -> Tensor:
     """x in the memory layout of a convolution's weight, so that a network runs in one layout from end to end."""
     last = weight.is_contiguous(memory_format=torch.channels_last)

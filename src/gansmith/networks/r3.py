@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..base import Spec
 from ..registry import register
 from .blocks import (
+    Blur,
     Condition,
     Conv,
     Discriminator,
@@ -91,8 +92,8 @@ class Generator(nn.Module):
 
     A learned basis weighted by the latent, two blocks a stage (one above the smallest), bilinear doubling, and a
     pixel-shuffle head for the last doubling. width: channels of the smallest map, in groups of 16; head: channels at
-    full size (0: a third of width); fine: convolutions there before the last; levels: the output is exact levels of the
-    storage format, found on the spread scale of `Levels`.
+    full size (0: a third of width); blur: what the pixel shuffle makes is smoothed; fine: convolutions at full size before
+    the last; levels: the output is exact levels of the storage format, found on the spread scale of `Levels`.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Generator(nn.Module):
         head: int = 0,
         fine: int = 0,
         levels: bool = False,
+        blur: bool = False,
     ):
         super().__init__()
         channels, self.height, self.width = pictures(spec, "r3")
@@ -123,6 +125,7 @@ class Generator(nn.Module):
         )
         head = head or thin(width)
         self.expand = conv(wide[-1], 4 * head, 3)
+        self.blur = Blur(head) if blur else nn.Identity()
         self.fine = nn.ModuleList(conv(head, head, 3) for _ in range(fine))
         self.last = conv(head, channels, 3, gain=0.3)
         self.levels = Levels(spec.room) if levels and spec.room else None
@@ -136,7 +139,7 @@ class Generator(nn.Module):
         x = self.first(follow(x, self.last.weight))
         for shrink, block in self.stages:
             x = block(F.interpolate(shrink(x), scale_factor=2, mode="bilinear"))  # 1x1 before: a quarter of the work
-        x = F.pixel_shuffle(leaky(self.expand(x)), 2)
+        x = self.blur(F.pixel_shuffle(leaky(self.expand(x)), 2))
         for layer in self.fine:
             x = leaky(layer(x))
         x = crop(self.last(x), self.height, self.width)

@@ -60,7 +60,7 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4, "reuse": True}),
         parts={
-            "G": Part(name="r3", args=both | {"fine": 1 if near else 0}),
+            "G": Part(name="r3", args=both | {"fine": 1 if near else 0, "blur": near}),
             "D": Part(name="r3", args=both | {"fine": 16 if near else 0, "texture": near and long}),
         },
         train=Train(batch=batch, ema_cap=10_000 * scale * scale, optimisers=adam(rate, ends)),
