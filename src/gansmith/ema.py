@@ -9,7 +9,7 @@ from .base import Game
 
 
 class Ema:
-    """Exponential average of the parameters of `game.sampled`; buffers are copied.
+    """Exponential average of the parameters of `game.sampled`; buffers are copied, but for those that are not saved.
 
     The half-life grows with what was seen, `share * seen`, up to `cap` examples (Karras et al. 2020, app. F: the ramp).
     """
@@ -19,7 +19,8 @@ class Ema:
         players = game.players()
         covered = {id(t) for name in game.sampled for t in (*players[name].parameters(), *players[name].buffers())}
         self.live = {name: p.detach() for name, p in game.named_parameters() if id(p) in covered}
-        self.buffers = {name: b for name, b in game.named_buffers() if id(b) in covered}
+        saved = game.state_dict().keys()
+        self.buffers = {name: b for name, b in game.named_buffers() if id(b) in covered and name in saved}
         self.weights = {name: p.clone() for name, p in self.live.items()}
 
     @torch.no_grad()
