@@ -33,7 +33,7 @@ def line(found: dict) -> str:
         rows = found["classes"].values()
         for name, key in (("class accuracy", "accuracy"), ("real class accuracy", "floor")):
             shown[name] = sum(r[key] * r["n"] for r in rows) / sum(r["n"] for r in rows)
-    figures = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()]
+    figures = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()]
     return "; ".join([found["verdict"], *judges, *figures])
 
 
