@@ -129,7 +129,7 @@ class Pointwise(nn.Linear):
 
 class Blur(nn.Module):
     """[B, C, H, W] -> the same, each channel through [1 2 1] / 4 in both directions: nothing is left at the highest
-    frequency, where doubling makes its artefacts (Karras et al. 2019, sec. 2.1)."""
+    frequency, where doubling makes its artefacts (StyleGAN's filter: Karras et al. 2019)."""
 
     def __init__(self, channels: int):
         super().__init__()
