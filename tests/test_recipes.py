@@ -1,6 +1,7 @@
 """Every recipe on points and on the embedded digits, shrunken: it trains, or says in words what it is for."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -94,6 +95,22 @@ def test_on_pictures_a_longer_budget_ends_with_less_penalty(short: Brief, long: 
         for brief in (short, long)
     ]
     assert ends[0] > ends[1] > 0
+
+
+def test_minutes_come_to_fewer_of_larger_pictures() -> None:
+    brief = Brief(1, minutes=10, bf16=True)
+    batches = [
+        registry.build("recipe", "auto", tiny.spec((3, side, side)), brief).train.batch for side in (32, 64, 128)
+    ]
+    assert batches == [64, 32, 16]
+
+
+@pytest.mark.parametrize(("room", "shape"), [((64, *[1] * 255), "cosine"), ((3, *[1] * 255), "log"), ((), "log")])
+def test_photographs_go_without_what_sharpens_digits(room: tuple[int, ...], shape: str) -> None:
+    of = replace(tiny.spec((1, 32, 32)), room=room)
+    run = registry.build("recipe", "auto", of, Brief(1, minutes=10))
+    assert run.parts["G"].args["blur"] is run.parts["D"].args["texture"] is (shape == "cosine")
+    assert {player.lr.shape for player in run.train.optimisers.values()} == {shape}
 
 
 @pytest.mark.parametrize(

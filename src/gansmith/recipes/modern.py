@@ -19,9 +19,9 @@ def r3(spec: Spec, brief: Brief, scale: float = 1.0) -> Run:
     return points(scale, brief) if spec.kind != "image" else pictures(spec, scale, brief)
 
 
-def minutes(brief: Brief, a_minute: float) -> float:
-    """The budget in minutes; of one in examples, at `a_minute` of them."""
-    return brief.minutes or (brief.images or a_minute) / a_minute
+def seen(brief: Brief, a_minute: float) -> float:
+    """Examples that the budget comes to, at `a_minute` of them; a minute's where there is none."""
+    return brief.images or (brief.minutes or 1) * a_minute
 
 
 def adam(start: float, ends: dict[str, float], shape: Literal["cosine", "log"] = "cosine") -> dict[str, Optimiser]:
@@ -33,25 +33,31 @@ def adam(start: float, ends: dict[str, float], shape: Literal["cosine", "log"] =
     }
 
 
-PICTURES_A_MINUTE = 25e3  # that two quick cores see
-LONG_MINUTES = 5.0  # from here on there is time for larger batches, a lower penalty, texture and a G that settles
+A_MINUTE = 25e3  # pictures of up to 28 px that two quick cores see; of larger ones as many pixels
+FEW = 20e3  # pictures: with less, only small batches leave enough rounds
+MANY = 125e3  # from here on there is time for the largest batches, a lower penalty, texture and a G that settles
+FLAT = 16  # times as often as a middling level that one is used which makes a surface: paper, ink
 
 
 def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     """Settings found on 28-px digits (docs/lab.md): in minutes, many updates of narrow networks beat fewer of wide ones.
 
     A CPU with bf16 has its arithmetic done before the next operation is there, so it gets larger batches, each doubling
-    for 1.3 to 1.5 times the seconds, and twice the channels next to the picture. Rates grow with the batch's root. The
-    penalty grows with the picture's area above 64 px; up to there both players also work at full size (`fine`).
+    for 1.3 to 1.5 times the seconds, and twice the channels next to the picture, unless the pictures are so large that a
+    budget comes to few. Rates grow with the batch's root; on photographs they fall by a factor. The penalty grows with
+    the picture's area above 64 px; up to there both players also work at full size (`fine`).
     """
     small = 0.6 if min(spec.shape[1:]) <= 16 else 1.0
     width = max(16, round(80 * scale * small / 16) * 16)
     quick = brief.device == "cpu" and brief.bf16
-    long = minutes(brief, PICTURES_A_MINUTE) >= LONG_MINUTES
-    base = (64 if long else 32) if quick else 16
+    pixels = spec.shape[1] * spec.shape[2]
+    count = seen(brief, A_MINUTE / max(1.0, pixels / 28**2 if brief.device == "cpu" else 1.0))
+    long = count >= MANY
+    base = 16 if not quick or count < FEW else 64 if long else 32
     batch = 2 ** max(3, round(math.log2(base * scale * scale)))
-    area = max(1.0, spec.shape[1] * spec.shape[2] / 64**2)
+    area = max(1.0, pixels / 64**2)
     near = area == 1  # layers at full size would cost larger pictures too much
+    drawn = near and max(spec.room, default=1) >= FLAT  # what sharpens digits, photographs lose by
     head = 32 if quick and near and small == 1 else 0
     gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
     rate = 2e-3 * math.sqrt(base / 16) / scale
@@ -60,15 +66,17 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     return Run(
         game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4, "reuse": True}),
         parts={
-            "G": Part(name="r3", args=both | {"fine": 1 if near else 0, "blur": near}),
-            "D": Part(name="r3", args=both | {"fine": 16 if near else 0, "texture": near and long}),
+            "G": Part(name="r3", args=both | {"fine": 1 if near else 0, "blur": drawn}),
+            "D": Part(name="r3", args=both | {"fine": 16 if near else 0, "texture": drawn and long}),
         },
-        train=Train(batch=batch, ema_cap=10_000 * scale * scale, optimisers=adam(rate, ends)),
+        train=Train(
+            batch=batch, ema_cap=10_000 * scale * scale, optimisers=adam(rate, ends, "cosine" if drawn else "log")
+        ),
     )
 
 
 POINTS_A_MINUTE = 1.5e6  # that a quiet core sees; turns a budget in examples into minutes
-FINE_MINUTES = 2.0  # from here on there is time to get widths right
+FINE = 3e6  # points: from here on there is time to get widths right
 
 
 def points(scale: float, brief: Brief) -> Run:
@@ -79,7 +87,7 @@ def points(scale: float, brief: Brief) -> Run:
     instead of an amount, so that half of training are fine moves.
     """
     width = max(16, round(64 * scale))
-    fine = minutes(brief, POINTS_A_MINUTE) >= FINE_MINUTES
+    fine = seen(brief, POINTS_A_MINUTE) >= FINE
     ends = {"G": 1e-5, "D": 2e-4} if fine else {"G": 2e-5, "D": 2e-5}
     players = adam(3e-3, ends, "log" if fine else "cosine")
     gamma = Ramp(start=1.0, end=1e-5 if fine else 1e-4, shape="log")
