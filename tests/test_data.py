@@ -98,41 +98,50 @@ def numbered(n: int) -> Rows:
 
 
 def stream(
-    n: int = 20, batch: int = 6, plays: int = 1, on: Runtime | None = None, seed: tuple[int, ...] = (0, 0)
+    n: int = 20,
+    batch: int = 6,
+    plays: int = 1,
+    on: Runtime | None = None,
+    seed: tuple[int, ...] = (0, 0),
+    even: bool = False,
 ) -> Stream:
-    return Stream(tiny.Plain(tiny.spec((1,))), numbered(n), on or Rank(), batch, plays, 3, *seed)
+    return Stream(tiny.Plain(tiny.spec((1,))), numbered(n), on or Rank(), batch, plays, 3, *seed, even=even)
 
 
 def equal(a: Batch, b: Batch) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_a_batch_depends_on_its_address_alone() -> None:
+@pytest.mark.parametrize("even", [False, True])
+def test_a_batch_depends_on_its_address_alone(even: bool) -> None:
     addresses = [(r, p) for r in range(12) for p in range(2)]
-    forward, backward = stream(plays=2), stream(plays=2)
+    forward, backward = stream(plays=2, even=even), stream(plays=2, even=even)
     there = {a: forward.batch(*a) for a in addresses}
     back = {a: backward.batch(*a) for a in reversed(addresses)}
     assert all(equal(there[a], back[a]) for a in addresses)
     assert not equal(there[0, 0], there[0, 1]) and there[0, 0].keys() == {"x", "y", "z", "u"}
 
 
+@pytest.mark.parametrize("even", [False, True])
 @pytest.mark.parametrize(("n", "batch", "plays"), [(20, 6, 1), (7, 16, 1), (20, 6, 3)])
-def test_every_example_once_an_epoch(n: int, batch: int, plays: int) -> None:
-    s = stream(n, batch, plays)
+def test_every_example_once_an_epoch(n: int, batch: int, plays: int, even: bool) -> None:
+    s = stream(n, batch, plays, even=even)
     seen = torch.cat([s.batch(r, p)["x"][:, 0] for r in range(12) for p in range(plays)]).tolist()
     for start in range(0, len(seen) - n, n):
         assert sorted(seen[start : start + n]) == list(range(n))
     assert seen[:n] != seen[n : 2 * n]
 
 
-def test_labels_stay_with_their_examples() -> None:
-    batch = stream().batch(5, 0)
+@pytest.mark.parametrize("even", [False, True])
+def test_labels_stay_with_their_examples(even: bool) -> None:
+    batch = stream(even=even).batch(5, 0)
     assert torch.equal(batch["x"][:, 0].long(), batch["y"])
 
 
+@pytest.mark.parametrize("even", [False, True])
 @pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_one_batch(world: int) -> None:
-    whole, shares = stream(), [stream(on=Rank(r, world)) for r in range(world)]
+def test_ranks_share_one_batch(world: int, even: bool) -> None:
+    whole, shares = stream(even=even), [stream(on=Rank(r, world), even=even) for r in range(world)]
     for address in ((0, 0), (3, 0), (9, 0)):
         parts = [s.batch(*address) for s in shares]
         assert equal(whole.batch(*address), {key: torch.cat([p[key] for p in parts]) for key in parts[0]})

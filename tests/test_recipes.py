@@ -109,7 +109,9 @@ def test_minutes_come_to_fewer_of_larger_pictures() -> None:
 def test_photographs_go_without_what_sharpens_digits(room: tuple[int, ...], shape: str) -> None:
     of = replace(tiny.spec((1, 32, 32)), room=room)
     run = registry.build("recipe", "auto", of, Brief(1, minutes=10))
-    assert run.parts["G"].args["blur"] is run.parts["D"].args["texture"] is (shape == "cosine")
+    drawn = shape == "cosine"
+    assert run.parts["G"].args["blur"] is run.parts["D"].args["texture"] is drawn
+    assert run.train.even is not drawn
     assert {player.lr.shape for player in run.train.optimisers.values()} == {shape}
 
 

@@ -101,7 +101,8 @@ class Train(Tree):
 
     batch: examples a round, over all devices; micro: batches it is split into to spare memory; images, minutes: the
     budget; ema_cap: the longest half-life of the weights' average, in examples; share: spend memory on speed, by keeping the
-    generator's forward for both turns and judging real and fake in one pass; precision: auto, fp32 or bf16; threads: of
+    generator's forward for both turns and judging real and fake in one pass; even: batches hold every kind of example in its
+    share, and latents in pairs of opposites; precision: auto, fp32 or bf16; threads: of
     a CPU, 0 for all of them; keep: checkpoints kept beside the best.
     """
 
@@ -113,6 +114,7 @@ class Train(Tree):
     ema_cap: float = Field(10_000, gt=0)
     ema_share: float = Field(0.05, gt=0, le=1)
     share: bool = True
+    even: bool = False
     channels_last: bool = True
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False

@@ -24,6 +24,7 @@ from .base import Batch, Codec, Spec
 from .config import Run
 from .errors import DataError, UsageError, unknown
 from .runtime import Runtime, seed_of
+from .strata import evenly, opposites, strata
 
 CHUNK = 256  # raws encoded at once
 SMALL_SIDE = 64
@@ -143,9 +144,16 @@ class Rows:
     def __init__(self, batch: Batch):
         self.batch = batch
         self.count = len(batch["x"])
+        self._kinds: dict[int, np.ndarray] = {}
 
     def to(self, device: torch.device) -> Rows:
         return Rows({k: v.to(device) for k, v in self.batch.items()})
+
+    def kinds(self, n: int) -> np.ndarray:
+        """Which of about n equally large kinds each row is (`strata`); told once."""
+        if n not in self._kinds:
+            self._kinds[n] = strata(self.batch["x"], n)
+        return self._kinds[n]
 
     def take(self, indices: Tensor) -> Batch:
         if self.batch["x"].device.type != "cpu":
@@ -225,18 +233,28 @@ class Stream:
     """Endless batches: what a (round, play) sees is a function of (seed, attempt) and that address alone.
 
     Order, latents and noise are drawn for the global batch and sliced by rank, so two ranks of B see what one of 2B does.
-    plays: the largest number of plays a round.
+    plays: the largest number of plays a round. even: batches hold every kind of example in its share, as far as these are in
+    memory, and latents in pairs of opposites (`strata`).
     """
 
     def __init__(
-        self, codec: Codec, rows: Rows | LiveRows, runtime: Runtime, batch: int, plays: int, z_dim: int, *seed: int
+        self,
+        codec: Codec,
+        rows: Rows | LiveRows,
+        runtime: Runtime,
+        batch: int,
+        plays: int,
+        z_dim: int,
+        *seed: int,
+        even: bool = False,
     ):
         self.codec, self.rows, self.runtime, self.size, self.plays, self.z_dim, self.seed = (
             codec, rows, runtime, batch, plays, z_dim, seed,
         )  # fmt: skip
         if batch % runtime.world:
             raise UsageError(f"train.batch = {batch} cannot be shared by {runtime.world} devices; choose a multiple.")
-        self.mine = runtime.slice(batch)
+        self.mine, self.even = runtime.slice(batch), even
+        self.kinds = rows.kinds(batch) if even and isinstance(rows, Rows) else None
         self.noise = torch.Generator(runtime.device)
         self.augment = torch.Generator(runtime.device)
         self.order = lru_cache(maxsize=2)(self._order)
@@ -246,6 +264,8 @@ class Stream:
     def _order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         rng = np.random.default_rng(seed_of(*self.seed, "order", epoch))
         indices, y = self.codec.order(rng, self.rows.count)
+        if self.kinds is not None and y is None:
+            indices = evenly(indices, self.kinds, rng)
         return torch.from_numpy(indices), None if y is None else torch.from_numpy(y)
 
     def _rows(self, round: int, play: int) -> Batch:
@@ -280,9 +300,14 @@ class Stream:
         self.noise.manual_seed(seed_of(*self.seed, "noise", round, play))
         self.augment.manual_seed(seed_of(*self.seed, "augment", round, play, self.runtime.rank))
         batch = self.codec.to_model(batch, self.augment)
-        batch["z"] = torch.randn(self.size, self.z_dim, generator=self.noise, device=device)[self.mine]
+        batch["z"] = self.latents()[self.mine]
         batch["u"] = torch.rand(self.size, generator=self.noise, device=device)[self.mine]
         return batch
+
+    def latents(self) -> Tensor:
+        if self.even:
+            return opposites(self.size, self.z_dim, self.noise)
+        return torch.randn(self.size, self.z_dim, generator=self.noise, device=self.noise.device)
 
     def close(self) -> None:
         if self.reader is not None:

@@ -157,8 +157,9 @@ class Training:
         plays = max(turn.repeat for turn in self.game.turns())
         train = self.run.train
         self.stream = Stream(
-            self.codec, self.rows, self.runtime, train.batch, plays, self.game.z_dim, train.seed, self.attempt
-        )
+            self.codec, self.rows, self.runtime, train.batch, plays, self.game.z_dim, train.seed, self.attempt,
+            even=train.even,
+        )  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
         return {

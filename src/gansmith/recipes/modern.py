@@ -70,7 +70,10 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
             "D": Part(name="r3", args=both | {"fine": 16 if near else 0, "texture": drawn and long}),
         },
         train=Train(
-            batch=batch, ema_cap=10_000 * scale * scale, optimisers=adam(rate, ends, "cosine" if drawn else "log")
+            batch=batch,
+            even=not drawn,
+            ema_cap=10_000 * scale * scale,
+            optimisers=adam(rate, ends, "cosine" if drawn else "log"),
         ),
     )
 
