@@ -53,8 +53,9 @@ def test_the_average_covers_what_is_saved_of_the_sampled_players(nets: str, chan
     assert any(not torch.equal(state[n], live[n]) for n in state if n not in buffers)
 
 
-def test_resuming_with_batch_norm_is_bit_identical() -> None:
-    of, run = tiny.spec(PICTURES, 3), game_run("gan", "dcgan")
+@pytest.mark.parametrize("even", [False, True])
+def test_resuming_with_batch_norm_is_bit_identical(even: bool) -> None:
+    of, run = tiny.spec(PICTURES, 3), game_run("gan", "dcgan", even=even)
     whole, again = trained(run, of, 4), start(run, of)
     again.load(tiny.snapshot(trained(run, of, 2)))
     rounds(again), rounds(again)
