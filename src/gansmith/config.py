@@ -102,8 +102,8 @@ class Train(Tree):
     batch: examples a round, over all devices; micro: batches it is split into to spare memory; images, minutes: the
     budget; ema_cap: the longest half-life of the weights' average, in examples; share: spend memory on speed, by keeping the
     generator's forward for both turns and judging real and fake in one pass; even: batches hold every kind of example in its
-    share, and latents in pairs of opposites; precision: auto, fp32 or bf16; threads: of
-    a CPU, 0 for all of them; keep: checkpoints kept beside the best.
+    share, and latents in pairs of opposites; precision: auto, fp32 or bf16; threads: of a CPU, 0 for all of them; keep:
+    checkpoints kept beside the best.
     """
 
     seed: int = Field(0, ge=0, lt=1 << 32)

@@ -37,16 +37,17 @@ def strata(x: Tensor, n: int) -> np.ndarray:
     Halves of halves: a set is cut at the median of the direction in which it varies most, so kinds are equally large.
     """
     seen = coarse(x)
-    kinds = np.zeros(len(seen), dtype=np.int64)
+    kinds = np.empty(len(seen), dtype=np.int64)
 
     def cut(rows: np.ndarray, depth: int, kind: int) -> None:
-        kinds[rows] = kind
-        if depth and len(rows) > 1:
-            some = seen[rows[:: -(-len(rows) // FIT)]].astype(np.float64)
-            axis = np.linalg.eigh(np.atleast_2d(np.cov(some.T)))[1][:, -1]
-            lined = rows[np.argsort(seen[rows] @ axis, kind="stable")]
-            cut(lined[: len(rows) // 2], depth - 1, 2 * kind)
-            cut(lined[len(rows) // 2 :], depth - 1, 2 * kind + 1)
+        if not depth or len(rows) < 2:
+            kinds[rows] = kind
+            return
+        some = seen[rows[:: -(-len(rows) // FIT)]].astype(np.float64)
+        axis = np.linalg.eigh(np.atleast_2d(np.cov(some.T)))[1][:, -1]
+        lined = rows[np.argsort(seen[rows] @ axis, kind="stable")]
+        cut(lined[: len(rows) // 2], depth - 1, 2 * kind)
+        cut(lined[len(rows) // 2 :], depth - 1, 2 * kind + 1)
 
     cut(np.arange(len(seen)), n.bit_length() - 1, 0)
     return kinds
@@ -57,11 +58,12 @@ def evenly(indices: np.ndarray, kinds: np.ndarray, rng: np.random.Generator) -> 
 
     kinds: int64 [rows], as `strata` tells them. The i-th of a kind's m comes at (i + a draw of that kind) / m of the way.
     """
-    by_kind = indices[np.argsort(kinds[indices], kind="stable")]
-    counts = np.bincount(kinds[indices])
-    place = np.arange(len(indices)) - np.repeat(np.cumsum(counts) - counts, counts)
-    when = (place + np.repeat(rng.random(len(counts)), counts)) / np.repeat(counts, counts)
-    return by_kind[np.argsort(when, kind="stable")]
+    held = kinds[indices]
+    by_kind = np.argsort(held, kind="stable")
+    counts, kind = np.bincount(held), held[by_kind]
+    place = np.arange(len(indices)) - (np.cumsum(counts) - counts)[kind]
+    when = (place + rng.random(len(counts))[kind]) / counts[kind]
+    return indices[by_kind[np.argsort(when, kind="stable")]]
 
 
 def opposites(n: int, z_dim: int, rng: torch.Generator) -> Tensor:

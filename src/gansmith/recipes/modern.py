@@ -57,7 +57,9 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     batch = 2 ** max(3, round(math.log2(base * scale * scale)))
     area = max(1.0, pixels / 64**2)
     near = area == 1  # layers at full size would cost larger pictures too much
-    drawn = near and max(spec.room, default=1) >= FLAT  # what sharpens digits, photographs lose by
+    drawn = (
+        near and max(spec.room, default=1) >= FLAT
+    )  # photographs lose by what sharpens digits; larger sets count as such
     head = 32 if quick and near and small == 1 else 0
     gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
     rate = 2e-3 * math.sqrt(base / 16) / scale
@@ -78,7 +80,7 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     )
 
 
-POINTS_A_MINUTE = 1.5e6  # that a quiet core sees; turns a budget in examples into minutes
+POINTS_A_MINUTE = 1.5e6  # that a quiet core sees; turns minutes into examples
 FINE = 3e6  # points: from here on there is time to get widths right
 
 
