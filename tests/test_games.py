@@ -12,6 +12,7 @@ from gansmith.base import Clock, Spec
 from gansmith.config import build_game
 from gansmith.engine import Training, play, rounds
 from gansmith.errors import UsageError
+from gansmith.games.r3 import other
 from tiny import PICTURES, POINTS, game_run, start, trained, weights
 
 GAMES = registry.names("game")
@@ -184,3 +185,49 @@ def test_reused_logits_are_those_of_the_critics_turn() -> None:
     same(ended(0.0, 3, reuse), ended(0.0, 3), 1e-6)
     moved = [torch.cat([p.flatten() for p in ended(0.1, 3, *how).game.parameters()]) for how in ((), (reuse,))]
     assert not torch.equal(*moved)
+
+
+# ---- r3 with real examples under wrong classes ----------------------------------------------------------------------
+WRONG = "game.args.wrong=0.5"
+
+
+def test_a_wrong_class_is_any_but_the_right_one() -> None:
+    y = torch.arange(3).repeat_interleave(300)
+    u = torch.rand(900, generator=torch.Generator().manual_seed(0))
+    u[::300] = 1 - 2**-24  # the largest number that is drawn
+    wrong = other(y, u, 3)
+    pairs = torch.bincount(3 * y + wrong, minlength=9).view(3, 3)
+    assert (pairs.diagonal() == 0).all() and pairs.sum() == 900
+    assert (pairs + 200 * torch.eye(3) > 110).all()
+
+
+def test_wrong_classes_teach_the_critic_to_tell_them() -> None:
+    of = tiny.spec(POINTS, 3)
+
+    def named(*changes: str) -> float:
+        t = start(game_run("r3", images=8000).set("train.optimisers.G.lr=0", *changes), of, 30)
+        x, y = t.rows.batch["x"], t.rows.batch["y"]  # type: ignore[union-attr]
+        x.copy_(4 * torch.stack([(2.1 * y).cos(), (2.1 * y).sin()], 1))  # classes that lie apart
+        for _ in range(150):
+            rounds(t)
+        critic: Any = t.game.D
+        logits = torch.stack([critic(x, torch.full_like(y, c)) for c in range(3)], 1)
+        return (logits.argmax(1) == y).float().mean().item()
+
+    assert named(WRONG) > 0.9 > named()
+
+
+def test_wrong_classes_of_micro_batches_add_up() -> None:
+    of = tiny.spec(POINTS, 3)
+    whole, split = (trained(game_run("r3", sgd=True, micro=micro).set(WRONG), of) for micro in (1, 4))
+    assert "D/wrong" in whole.meter.read()
+    same(whole, split, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "change"), [(0, ""), (1, ""), (3, "parts.D.args.condition=concat"), (3, "game.args.lazy=1")]
+)
+def test_wrong_classes_need_classes_a_projection_and_rounds_without_a_penalty(classes: int, change: str) -> None:
+    run = game_run("r3").set(WRONG, *filter(None, [change]))
+    with pytest.raises(UsageError, match="two classes or more"):
+        build_game(run, tiny.spec(POINTS, classes))

@@ -115,6 +115,12 @@ def test_photographs_go_without_what_sharpens_digits(room: tuple[int, ...], shap
     assert {player.lr.shape for player in run.train.optimisers.values()} == {shape}
 
 
+@pytest.mark.parametrize(("classes", "room", "shown"), [(0, 64, False), (1, 64, False), (2, 64, True), (2, 3, False)])
+def test_drawn_pictures_of_classes_are_also_shown_under_wrong_ones(classes: int, room: int, shown: bool) -> None:
+    of = replace(tiny.spec((1, 28, 28), classes), room=(room, *[1] * 255))
+    assert ("wrong" in registry.build("recipe", "auto", of, Brief(1, minutes=10)).game.args) is shown
+
+
 @pytest.mark.parametrize(
     ("short", "long"), [(Brief(1, minutes=1), Brief(1, minutes=3)), (Brief(1, images=10**6), Brief(1, images=10**7))]
 )

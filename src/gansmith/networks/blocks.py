@@ -184,7 +184,8 @@ class Discriminator(nn.Module):
     condition: projection, concat (the class enters beside x), or none. classes: also an auxiliary classifier
     (Odena et al. 2017). homogeneous: forward takes `ones` [B] that multiply every constant it adds, so that
     D(t x, t ones) = t D(x, ones) for t > 0; such a pass is for `losses.penalties.sloped`, which hands it what `see` has
-    made of x. A trunk says whether it can. levels: see pictures on the spread scale of `Levels`.
+    made of x. A trunk says whether it can. levels: see pictures on the spread scale of `Levels`. projects: features do not
+    know the class, so that one pass does for several.
     """
 
     def __init__(
@@ -202,6 +203,7 @@ class Discriminator(nn.Module):
         self.trunk, width = trunk(self._extra(spec, n) if concat else 0)
         self.beside = nn.Embedding(n, math.prod(spec.shape[1:]) if len(spec.shape) == 3 else n) if concat else None
         self.head = Head(width, n, condition, **head)
+        self.projects = self.head.project is not None
         self.classes = nn.Linear(width, n) if n and classify else None
         self.levels = Levels(spec.room) if levels and spec.room else None
         self.homogeneous = getattr(self.trunk, "homogeneous", False) and self.head.logit.bias is None

@@ -57,16 +57,15 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     batch = 2 ** max(3, round(math.log2(base * scale * scale)))
     area = max(1.0, pixels / 64**2)
     near = area == 1  # layers at full size would cost larger pictures too much
-    drawn = (
-        near and max(spec.room, default=1) >= FLAT
-    )  # photographs lose by what sharpens digits; larger sets count as such
+    drawn = near and max(spec.room, default=1) >= FLAT  # photographs, and large sets, lose by what sharpens digits
     head = 32 if quick and near and small == 1 else 0
     gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
     rate = 2e-3 * math.sqrt(base / 16) / scale
     ends = {"G": rate / (40 if long else 10), "D": rate / 10}  # G settles while its critic still sees classes' shares
     both = {"width": width, "levels": True, "head": head}
+    named = {"wrong": 0.03} if drawn and len(spec.classes) > 1 else {}  # more, and classes lose their variety
     return Run(
-        game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4, "reuse": True}),
+        game=Part(name="r3", args={"gamma": gamma.model_dump(), "lazy": 4, "reuse": True} | named),
         parts={
             "G": Part(name="r3", args=both | {"fine": 1 if near else 0, "blur": drawn}),
             "D": Part(name="r3", args=both | {"fine": 16 if near else 0, "texture": drawn and long}),
