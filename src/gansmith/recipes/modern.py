@@ -44,21 +44,22 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
 
     A CPU with bf16 has its arithmetic done before the next operation is there, so it gets larger batches, each doubling
     for 1.3 to 1.5 times the seconds, and twice the channels next to the picture, unless the pictures are so large that a
-    budget comes to few. Rates grow with the batch's root; on photographs they fall by a factor. The penalty grows with
+    budget comes to few. Where they are many every CPU gets the same. Rates grow with the batch's root; on photographs they fall by a factor. The penalty grows with
     the picture's area above 64 px; up to there both players also work at full size (`fine`).
     """
     small = 0.6 if min(spec.shape[1:]) <= 16 else 1.0
     width = max(16, round(80 * scale * small / 16) * 16)
-    quick = brief.device == "cpu" and brief.bf16
+    cpu = brief.device == "cpu"
     pixels = spec.shape[1] * spec.shape[2]
-    count = seen(brief, A_MINUTE / max(1.0, pixels / 28**2 if brief.device == "cpu" else 1.0))
+    count = seen(brief, A_MINUTE / max(1.0, pixels / 28**2 if cpu else 1.0))
     long = count >= MANY
-    base = 16 if not quick or count < FEW else 64 if long else 32
+    ample = cpu and (brief.bf16 or long)
+    base = 16 if not ample or count < FEW else 64 if long else 32
     batch = 2 ** max(3, round(math.log2(base * scale * scale)))
     area = max(1.0, pixels / 64**2)
     near = area == 1  # layers at full size would cost larger pictures too much
     drawn = near and max(spec.room, default=1) >= FLAT  # photographs, and large sets, lose by what sharpens digits
-    head = 32 if quick and near and small == 1 else 0
+    head = 32 if ample and near and small == 1 else 0
     gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
     rate = 2e-3 * math.sqrt(base / 16) / scale
     ends = {"G": rate / (40 if long else 10), "D": rate / 10}  # G settles while its critic still sees classes' shares
