@@ -68,7 +68,7 @@ def test_auto_grows_with_the_device_and_r3_with_its_dial() -> None:
     widths = [run.parts["G"].args["width"] for run in (cpu, gpu, hour)]
     assert widths == sorted(set(widths)) and cpu.train.batch < gpu.train.batch < hour.train.batch
     assert cpu == registry.build("recipe", "r3", of, Brief(1000))
-    assert gpu == registry.build("recipe", "r3", of, Brief(1000, minutes=10), args={"scale": 2.5})
+    assert gpu == registry.build("recipe", "r3", of, Brief(1000, "cuda", minutes=10), args={"scale": 2.5})
     assert gpu.train.optimisers["G"].lr.start == pytest.approx(cpu.train.optimisers["G"].lr.start / 2.5)
 
 
