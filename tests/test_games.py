@@ -204,8 +204,9 @@ def test_a_wrong_class_is_any_but_the_right_one() -> None:
 def test_wrong_classes_teach_the_critic_to_tell_them() -> None:
     of = tiny.spec(POINTS, 3)
 
-    def named(*changes: str) -> float:
-        t = start(game_run("r3", images=8000).set("train.optimisers.G.lr=0", *changes), of, 30)
+    def named(seed: int, *changes: str) -> float:
+        still = "train.optimisers.G.lr=0", "train.optimisers.D.lr=0.01", "game.args.gamma=0.01"
+        t = start(game_run("r3", seed=seed, images=8000).set(*still, *changes), of, 30)
         x, y = t.rows.batch["x"], t.rows.batch["y"]  # type: ignore[union-attr]
         x.copy_(4 * torch.stack([(2.1 * y).cos(), (2.1 * y).sin()], 1))  # classes that lie apart
         for _ in range(150):
@@ -214,7 +215,8 @@ def test_wrong_classes_teach_the_critic_to_tell_them() -> None:
         logits = torch.stack([critic(x, torch.full_like(y, c)) for c in range(3)], 1)
         return (logits.argmax(1) == y).float().mean().item()
 
-    assert named(WRONG) > 0.9 > named()
+    seeds = range(3)
+    assert min(named(seed, WRONG) for seed in seeds) > 0.9 > sum(map(named, seeds)) / len(seeds)
 
 
 def test_wrong_classes_of_micro_batches_add_up() -> None:

@@ -63,10 +63,10 @@ class R3(Game):
         if clock.round % self.lazy == 0:
             logits, slope = sloped(self.D, x, twice)  # mean over 2B examples is half of R1 + R2: gamma / 2 of each
             terms["penalty"] = self.lazy * at(self.gamma, clock.progress) * slope.mean()
-        elif self.wrong and y is not None:
+        elif self.wrong:
             h = self.D.features(x, twice)
             logits = self.D.head(h, twice)
-            wrong = self.D.head(h[: len(real)], other(y, batch["u"], len(self.spec.classes)))
+            wrong = self.D.head(h[: len(real)], other(batch["y"], batch["u"], len(self.spec.classes)))
             terms["wrong"] = at(self.wrong, clock.progress) * self.loss.d(logits[: len(real)], wrong).mean()
         else:
             logits = self.D(x, twice)
