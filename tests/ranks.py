@@ -34,6 +34,7 @@ def cases() -> dict[str, tuple[Run, Spec]]:
             found[f"{name}-{kind}"] = run, of
     points = tiny.spec((2,), 3)
     found["micro"] = tiny.game_run("r3", sgd=True, micro=2), points
+    found["early"] = tiny.game_run("r3", sgd=True, even=True, early=16), points
     found["agree-adam"] = tiny.game_run("gan", "dcgan"), tiny.spec((1, 8, 8), 3)
     found["agree-dropout"] = tiny.game_run("gan").set("parts.D.args.dropout=0.5"), points
     return found

@@ -1,6 +1,8 @@
 """What moves during training: the average, optimisers and their schedules, rounds, ticks; and sampling."""
 
 import math
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from torch import nn
 
 import tiny
 from gansmith.base import Clock, Turn
-from gansmith.config import Optimiser
+from gansmith.config import Optimiser, at
 from gansmith.ema import Ema
 from gansmith.engine import NonFinite, Player, advance, micro_batches, play, rounds
 from gansmith.errors import CheckpointError, UsageError
@@ -53,9 +55,9 @@ def test_the_average_covers_what_is_saved_of_the_sampled_players(nets: str, chan
     assert any(not torch.equal(state[n], live[n]) for n in state if n not in buffers)
 
 
-@pytest.mark.parametrize("even", [False, True])
-def test_resuming_with_batch_norm_is_bit_identical(even: bool) -> None:
-    of, run = tiny.spec(PICTURES, 3), game_run("gan", "dcgan", even=even)
+@pytest.mark.parametrize("train", [{}, {"even": True}, {"early": 24}])
+def test_resuming_with_batch_norm_is_bit_identical(train: dict[str, Any]) -> None:
+    of, run = tiny.spec(PICTURES, 3), game_run("gan", "dcgan", **train)
     whole, again = trained(run, of, 4), start(run, of)
     again.load(tiny.snapshot(trained(run, of, 2)))
     rounds(again), rounds(again)
@@ -106,11 +108,15 @@ def test_an_update_is_masked_by_its_flag() -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [("train.optimisers.E.lr=1", "'E'; the players are G, D"), ("train.micro=3", "3 micro-batches")],
+    [
+        ("train.optimisers.E.lr=1", "'E'; the players are G, D"),
+        ("train.micro=3", "3 micro-batches"),
+        ("train.early=1 train.micro=4", "4 micro-batches on 1 devices, four times over for train.early"),
+    ],
 )
 def test_what_a_training_refuses(change: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        start(game_run("gan").set(change), tiny.spec(POINTS))
+        start(game_run("gan").set(*change.split()), tiny.spec(POINTS))
 
 
 # ---- rounds ---------------------------------------------------------------------------------------------------------
@@ -118,6 +124,36 @@ def test_when_a_turn_is_due() -> None:
     turn = Turn("G", lambda batch, clock: {}, every=3, after=100, until=200)
     due = [(r, seen) for r in range(7) for seen in (0, 99, 100, 199, 200) if turn.due(Clock(r, seen))]
     assert due == [(r, seen) for r in (0, 3, 6) for seen in (100, 199)]
+
+
+@pytest.mark.parametrize("name", ["gan", "wgan"])
+def test_early_examples_come_in_quarters_of_the_same_batches_at_half_the_rates(name: str) -> None:
+    of = tiny.spec(POINTS)
+    plain, t = start(game_run(name), of), start(game_run(name, early=12), of)  # the second batch begins early too
+    drawn: list[dict[str, torch.Tensor]] = []
+    seen: list[tuple[int, int, float]] = []
+    turns = t.game.turns
+
+    def noting(batch: Any, clock: Clock, loss: Any) -> dict[str, torch.Tensor]:
+        drawn.append({key: value.clone() for key, value in batch.items()})
+        seen.append((clock.round, clock.seen, t.players["D"].optimiser.param_groups[0]["lr"]))
+        return loss(batch, clock)  # type: ignore[no-any-return]
+
+    first = turns()[0]
+    t.game.turns = lambda: (replace(first, loss=partial(noting, loss=first.loss)), *turns()[1:])  # type: ignore[method-assign]
+    for _ in range(3):
+        rounds(t)
+    assert t.clock.seen == 24 and t.clock.round == 9
+    repeats = first.repeat
+    assert [s[:2] for s in seen[::repeats]] == [*((i, 2 * i) for i in range(8)), (8, 16)]
+    full = at(plain.run.train.optimisers["D"].lr, 0) * first.rate
+    assert [s[2] for s in seen] == pytest.approx([full / 2] * 8 * repeats + [full] * repeats)
+    for number, parts in ((0, drawn[: 4 * repeats]), (1, drawn[4 * repeats : 8 * repeats]), (2, drawn[8 * repeats :])):
+        for repeat in range(repeats):
+            whole, pieces = plain.stream.batch(number, repeat), parts[repeat::repeats]
+            for key, value in whole.items():
+                together = torch.cat([piece[key] for piece in pieces])
+                assert sorted(together.flatten().tolist()) == sorted(value.flatten().tolist())
 
 
 def test_micro_batches_cut_every_value_alike() -> None:

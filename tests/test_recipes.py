@@ -116,8 +116,18 @@ def test_photographs_go_without_what_sharpens_digits(room: tuple[int, ...], shap
     run = registry.build("recipe", "auto", of, Brief(1, minutes=10))
     drawn = shape == "cosine"
     assert run.parts["G"].args["blur"] is run.parts["D"].args["texture"] is drawn
-    assert run.train.even is not drawn
+    assert run.train.even and (run.train.early > 0) is drawn
     assert {player.lr.shape for player in run.train.optimisers.values()} == {shape}
+
+
+@pytest.mark.parametrize(
+    "brief",
+    [Brief(1, minutes=3), Brief(1, minutes=10, bf16=True), Brief(1, "cuda", minutes=10)],
+    ids=["short", "bf16", "gpu"],
+)
+def test_early_small_batches_are_for_long_budgets_of_a_slow_cpu(brief: Brief) -> None:
+    of = replace(tiny.spec((1, 28, 28)), room=(64, *[1] * 255))
+    assert registry.build("recipe", "auto", of, brief).train.early == 0
 
 
 @pytest.mark.parametrize(("classes", "room", "shown"), [(0, 64, False), (1, 64, False), (2, 64, True), (2, 3, False)])

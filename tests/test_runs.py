@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -140,6 +141,26 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     plan = gansmith.train("ring8", images=IMAGES, set=NET, dry_run=True, quiet=True)
     assert plan["images"] == IMAGES and names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("budget", "images", "seconds"),
+    [
+        ({"images": 640}, 640, 9.6),
+        ({"images": 160}, 160, 3.2),
+        ({"minutes": 0.2}, 880, 12),
+        ({"minutes": 0.02}, 60, 1.2),
+    ],
+)
+def test_a_plan_counts_with_a_slower_start(
+    budget: dict[str, Any], images: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "trial", lambda t: 50.0 if t.parts > 1 else 100.0)
+    monkeypatch.setattr(plan, "tick_seconds", lambda t: 0.0)
+    monkeypatch.setattr(plan, "SAVE_SHARE", math.inf)
+    early = [*NET, "train.batch=64", "train.early=320"]
+    found = gansmith.train("ring8", set=early, dry_run=True, quiet=True, **budget)
+    assert (found["images"], found["seconds"]) == pytest.approx((images, seconds))
 
 
 @pytest.mark.parametrize("observer", ["quiet", "bar", "tensorboard", "no plan", "live", "keep"])

@@ -99,15 +99,16 @@ class Data(Tree):
 class Train(Tree):
     """How training goes.
 
-    batch: examples a round, over all devices; micro: batches it is split into to spare memory; images, minutes: the
-    budget; ema_cap: the longest half-life of the weights' average, in examples; share: spend memory on speed, by keeping the
-    generator's forward for both turns and judging real and fake in one pass; even: batches hold every kind of example in its
-    share, and latents in pairs of opposites; precision: auto, fp32 or bf16; threads: of a CPU, 0 for all of them; keep:
-    checkpoints kept beside the best.
+    batch: examples a round, over all devices; early: examples at the start that are seen in quarters of a batch, at half
+    the rates; micro: batches it is split into to spare memory; images, minutes: the budget; ema_cap: the longest half-life
+    of the weights' average, in examples; share: spend memory on speed, by keeping the generator's forward for both turns and
+    judging real and fake in one pass; even: batches hold every kind of example in its share, and latents in pairs of
+    opposites; precision: auto, fp32 or bf16; threads: of a CPU, 0 for all of them; keep: checkpoints kept beside the best.
     """
 
     seed: int = Field(0, ge=0, lt=1 << 32)
     batch: int = Field(64, ge=1, le=1 << 20)
+    early: int = Field(0, ge=0)
     micro: int = Field(1, ge=1)
     images: int | None = Field(None, ge=1)
     minutes: float | None = Field(None, gt=0)

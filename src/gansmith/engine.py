@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from .data import Data, LiveRows, Rows, Stream
 from .ema import Ema
 from .errors import CheckpointError, UsageError
 from .runtime import Runtime, seed_of
+
+QUARTERS = 4  # of a batch, each a round of its own while `early` examples have not been seen
 
 
 class NonFinite(Exception):
@@ -133,10 +137,11 @@ class Training:
             game = game.to(memory_format=torch.channels_last)
         game.joint = run.train.share
         runtime.same(game)
-        if run.train.batch % (run.train.micro * runtime.world):
+        quarters = QUARTERS if run.train.early else 1
+        if run.train.batch % (run.train.micro * runtime.world * quarters):
             raise UsageError(
                 f"train.batch = {run.train.batch} cannot be split into {run.train.micro} micro-batches "
-                f"on {runtime.world} devices."
+                f"on {runtime.world} devices{', four times over for train.early' if run.train.early else ''}."
             )
         players = {
             name: Player(name, module, run.train.optimisers.get(name, Optimiser()), runtime.kind)
@@ -160,6 +165,12 @@ class Training:
             self.codec, self.rows, self.runtime, train.batch, plays, self.game.z_dim, train.seed, self.attempt,
             even=train.even,
         )  # fmt: skip
+
+    @property
+    def parts(self) -> int:
+        """Rounds that a batch is played in: updates matter most at first, and small batches give more of them."""
+        begun = self.clock.seen // self.run.train.batch * self.run.train.batch
+        return QUARTERS if begun < self.run.train.early else 1
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -205,7 +216,7 @@ def budget(run: Run) -> dict[str, Any]:
 def play(t: Training, turn: Turn, micros: list[Batch]) -> None:
     """One update of one player."""
     player = t.players[turn.player]
-    player.prepare(turn.rate, t.clock.progress)
+    player.prepare(turn.rate / math.sqrt(t.parts), t.clock.progress)
     sums: dict[str, Tensor] = {}
     for micro in micros:
         with t.runtime.autocast():
@@ -245,13 +256,20 @@ def blame(player: str, terms: dict[str, float], where: str) -> str:
 
 
 def rounds(t: Training) -> None:
-    """One round: every turn that is due, on batches that its turns share; then the average and the clock."""
+    """The rounds of one batch: one, or one for each part of it."""
+    parts, whole = t.parts, cache(partial(t.stream.batch, t.clock.seen // t.run.train.batch))
+    for first in range(parts):
+        one_round(t, whole, slice(first, None, parts))
+
+
+def one_round(t: Training, whole: Callable[[int], Batch], part: slice) -> None:
+    """Every turn that is due, on parts of batches that its turns share; then the average and the clock."""
     turns = [turn for turn in t.game.turns() if turn.due(t.clock)]
     batches: dict[int, list[Batch]] = {}
     for i, turn in enumerate(turns):
         for number in range(turn.repeat):
             if number not in batches:
-                batch = t.stream.batch(t.clock.round, number)
+                batch = {key: value[part] for key, value in whole(number).items()}
                 if not i and not number:
                     t.runtime.seed(seed_of(*t.stream.seed, "nets", t.clock.round, t.runtime.rank))
                 batches[number] = [batch] if t.run.train.micro == 1 else micro_batches(batch, t.run.train.micro)
@@ -260,8 +278,9 @@ def rounds(t: Training) -> None:
             play(t, turn, batches[number])
             if not wanted:
                 del batches[number]
-    seen = t.clock.seen + t.run.train.batch
-    t.ema.update(t.run.train.batch, seen)
+    size = t.run.train.batch // t.parts
+    seen = t.clock.seen + size
+    t.ema.update(size, seen)
     t.clock = Clock(t.clock.round + 1, seen, advance(t, seen))
 
 
@@ -271,10 +290,10 @@ def micro_batches(batch: Batch, n: int) -> list[Batch]:
 
 
 def advance(t: Training, seen: int) -> float:
-    """Progress after a round: exact under a budget in examples, else by steps of B / N, never beyond 1."""
+    """Progress after a round: exact under a budget in examples, else its share of what they will come to; never beyond 1."""
     if t.run.train.minutes is None:
         return min(1.0, seen / t.images)
-    return min(1.0, t.clock.progress + t.run.train.batch / t.images)
+    return min(1.0, t.clock.progress + (seen - t.clock.seen) / t.images)
 
 
 def trial(t: Training, seconds: float = 3.0) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 import torch
@@ -20,22 +21,33 @@ from .runtime import Runtime
 def make_plan(run: Run, runtime: Runtime, data: Data, rows: Rows | LiveRows, chosen: bool) -> dict[str, Any]:
     """Time some rounds of a game that is thrown away: what training will be, and cost."""
     t = Training.start(run, runtime, data, rows)
-    rate, ticks = trial(t), TICKS * runtime.agree(tick_seconds(t))
+    train, ticks = run.train, TICKS * runtime.agree(tick_seconds(t))
+    slow = rate = trial(t)
+    if train.early:
+        t.clock = replace(t.clock, seen=train.early + train.batch)
+        rate = trial(t)
     checkpoint_bytes = sum(
         tensor.numel() * tensor.element_size() for tensor in (*t.tensors().values(), *t.ema.weights.values())
     )
     t.stream.close()
     counts = {role: len(indices) for role, indices in data.parts.items() if len(indices)}
     saves = 1 + 1 / SAVE_SHARE
-    seconds = run.train.minutes * 60 if run.train.minutes else (run.train.images or 0) / rate * saves + ticks
+    if train.minutes:
+        seconds = train.minutes * 60
+        rounds = max(0.0, seconds - ticks) / saves
+        first = min(rounds, train.early / slow)
+        images = first * slow + (rounds - first) * rate
+    else:
+        images = train.images or 0
+        first = min(images, train.early)
+        seconds = (first / slow + (images - first) / rate) * saves + ticks
     return {
         "kind": data.spec.kind, "shape": list(data.spec.shape), "classes": len(data.spec.classes), "examples": counts,
         "skipped": len(data.codec.skipped), "recipe": run.recipe.name, "game": run.game.name,
-        "parameters": parameters(t.game), "batch": run.train.batch, "device": str(runtime.device),
+        "parameters": parameters(t.game), "batch": train.batch, "device": str(runtime.device),
         "devices": runtime.world, "precision": "bf16" if runtime.bf16 else "fp32", "rate": rate, "seconds": seconds,
-        "images": run.train.images or rate * max(0.0, seconds - ticks) / saves,
-        "memory": memory(runtime), "checkpoint_bytes": checkpoint_bytes,
-        "minutes": run.train.minutes, "budget_chosen": chosen,
+        "images": images, "memory": memory(runtime), "checkpoint_bytes": checkpoint_bytes,
+        "minutes": train.minutes, "budget_chosen": chosen,
     }  # fmt: skip
 
 

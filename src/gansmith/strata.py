@@ -67,11 +67,11 @@ def evenly(indices: np.ndarray, kinds: np.ndarray, rng: np.random.Generator) -> 
 
 
 def opposites(n: int, z_dim: int, rng: torch.Generator) -> Tensor:
-    """n latents [n, z_dim], each normal, in pairs z, -z; pairs come in blocks of up to z_dim, orthogonal within a block."""
+    """n latents [n, z_dim], each normal: a first half z, then -z; z comes in blocks of up to z_dim, orthogonal within a block."""
     pairs = -(-n // 2)
     each = min(pairs, z_dim)
     normal = torch.randn(2, -(-pairs // each), z_dim, each, generator=rng, device=rng.device)
     length = normal[1].norm(dim=1, keepdim=True) * normal[1, :, :1].sign()  # LAPACK chooses signs by the first row
     z = torch.linalg.qr(normal[0])[0] * length  # columns: a direction times a length
     z = z.mT.flatten(0, 1)[:pairs]
-    return torch.stack([z, -z], 1).flatten(0, 1)[:n]
+    return torch.cat([z, -z])[:n]

@@ -36,6 +36,7 @@ def adam(start: float, ends: dict[str, float], shape: Literal["cosine", "log"] =
 A_MINUTE = 25e3  # pictures of up to 28 px that two quick cores see; of larger ones as many pixels
 FEW = 20e3  # pictures: with less, only small batches leave enough rounds
 MANY = 125e3  # from here on there is time for the largest batches, a lower penalty, texture and a G that settles
+EARLY = 32_000  # pictures of a long budget; bf16 gains so much by large batches that small ones do not pay there
 FLAT = 16  # times as often as a middling level that one is used which makes a surface: paper, ink
 
 
@@ -74,7 +75,8 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
         },
         train=Train(
             batch=batch,
-            even=not drawn,
+            early=EARLY if cpu and long and drawn and not brief.bf16 else 0,
+            even=True,
             ema_cap=10_000 * scale * scale,
             optimisers=adam(rate, ends, "cosine" if drawn else "log"),
         ),
