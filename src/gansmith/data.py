@@ -232,7 +232,8 @@ def encode_all(codec: Codec, raws: Any, say: Callable[[str], None] = lambda text
 class Stream:
     """Endless batches: what a (round, play) sees is a function of (seed, attempt) and that address alone.
 
-    Order, latents and noise are drawn for the global batch and sliced by rank, so two ranks of B see what one of 2B does.
+    round: the number of a batch, however many rounds the engine plays it in. Order, latents and noise are drawn for the
+    global batch and sliced by rank, so two ranks of B see what one of 2B does.
     plays: the largest number of plays a round. even: batches hold every kind of example in its share, as far as these are in
     memory, and latents in pairs of opposites (`strata`).
     """

@@ -21,7 +21,7 @@ from .files import RunFolder
 from .model import Model, draw_samples, load_model
 from .runtime import Runtime, threads
 
-EARLY = 30  # rounds: later fakes of points are told less surely (100: .89, 400: .80 on pinwheel), for they are better
+EARLY = 30  # batches: later fakes of points are told less surely (100: .89, 400: .80 on pinwheel), for they are better
 TRAIN_LIMIT = 50_000  # training examples that distances are taken to; more are sampled, so that memory stays flat
 Say = Callable[[str], None]
 
@@ -155,7 +155,7 @@ def as_stored(codec: Codec, raws: list[Any]) -> np.ndarray:
 
 
 def early(model: Model, data: Data, n: int) -> np.ndarray:
-    """n fakes of the same run EARLY rounds after its start, in storage form: known to be bad."""
+    """n fakes of the same run EARLY batches after its start, in storage form: known to be bad."""
     own = Data(model.codec, data.raws, data.parts, data.fingerprint)
     runtime = Runtime("cpu")
     with torch.random.fork_rng([]), threads(model.run.train.threads):
