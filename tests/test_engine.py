@@ -111,7 +111,10 @@ def test_an_update_is_masked_by_its_flag() -> None:
     [
         ("train.optimisers.E.lr=1", "'E'; the players are G, D"),
         ("train.micro=3", "3 micro-batches"),
-        ("train.early=1 train.micro=4", "4 micro-batches on 1 devices, four times over for train.early"),
+        (
+            "train.early=1 train.micro=4",
+            r"4 micro-batches on 1 devices, in quarters \(train.early = 1\); choose a multiple of 16",
+        ),
     ],
 )
 def test_what_a_training_refuses(change: str, words: str) -> None:

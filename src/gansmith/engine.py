@@ -137,11 +137,12 @@ class Training:
             game = game.to(memory_format=torch.channels_last)
         game.joint = run.train.share
         runtime.same(game)
-        quarters = QUARTERS if run.train.early else 1
-        if run.train.batch % (run.train.micro * runtime.world * quarters):
+        pieces = run.train.micro * runtime.world * (QUARTERS if run.train.early else 1)
+        if run.train.batch % pieces:
+            quarters = f", in quarters (train.early = {run.train.early})" if run.train.early else ""
             raise UsageError(
                 f"train.batch = {run.train.batch} cannot be split into {run.train.micro} micro-batches "
-                f"on {runtime.world} devices{', four times over for train.early' if run.train.early else ''}."
+                f"on {runtime.world} devices{quarters}; choose a multiple of {pieces}."
             )
         players = {
             name: Player(name, module, run.train.optimisers.get(name, Optimiser()), runtime.kind)
@@ -257,7 +258,9 @@ def blame(player: str, terms: dict[str, float], where: str) -> str:
 
 def rounds(t: Training) -> None:
     """The rounds of one batch: one, or one for each part of it."""
-    parts, whole = t.parts, cache(partial(t.stream.batch, t.clock.seen // t.run.train.batch))
+    parts, whole = t.parts, partial(t.stream.batch, t.clock.seen // t.run.train.batch)
+    if parts > 1:
+        whole = cache(whole)  # type: ignore[assignment]
     for first in range(parts):
         one_round(t, whole, slice(first, None, parts))
 

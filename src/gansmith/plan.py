@@ -34,9 +34,9 @@ def make_plan(run: Run, runtime: Runtime, data: Data, rows: Rows | LiveRows, cho
     saves = 1 + 1 / SAVE_SHARE
     if train.minutes:
         seconds = train.minutes * 60
-        rounds = max(0.0, seconds - ticks) / saves
-        first = min(rounds, train.early / slow)
-        images = first * slow + (rounds - first) * rate
+        playing = max(0.0, seconds - ticks) / saves
+        first = min(playing, train.early / slow)
+        images = first * slow + (playing - first) * rate
     else:
         images = train.images or 0
         first = min(images, train.early)
