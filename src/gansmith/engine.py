@@ -258,9 +258,8 @@ def blame(player: str, terms: dict[str, float], where: str) -> str:
 
 def rounds(t: Training) -> None:
     """The rounds of one batch: one, or one for each part of it."""
-    parts, whole = t.parts, partial(t.stream.batch, t.clock.seen // t.run.train.batch)
-    if parts > 1:
-        whole = cache(whole)  # type: ignore[assignment]
+    parts, draw = t.parts, partial(t.stream.batch, t.clock.seen // t.run.train.batch)
+    whole: Callable[[int], Batch] = cache(draw) if parts > 1 else draw
     for first in range(parts):
         one_round(t, whole, slice(first, None, parts))
 
