@@ -130,6 +130,25 @@ def test_early_small_batches_are_for_long_budgets_of_a_slow_cpu(brief: Brief) ->
     assert registry.build("recipe", "auto", of, brief).train.early == 0
 
 
+@pytest.mark.parametrize(
+    ("shape", "classes", "room", "device", "numbers"),
+    [
+        ((1, 28, 28), 0, 64, "cpu", 16),
+        ((3, 28, 28), 0, 64, "cpu", 48),
+        ((1, 28, 28), 2, 64, "cpu", 64),
+        ((1, 28, 28), 0, 3, "cpu", 64),
+        ((1, 64, 64), 0, 64, "cpu", 64),
+        ((1, 28, 28), 0, 64, "cuda", 64),
+    ],
+    ids=["grey", "colour", "classes", "photographs", "large", "gpu"],
+)
+def test_small_drawings_without_classes_get_short_latents(
+    shape: tuple[int, ...], classes: int, room: int, device: str, numbers: int
+) -> None:
+    of = replace(tiny.spec(shape, classes), room=(room, *[1] * 255))
+    assert registry.build("recipe", "auto", of, Brief(1, device, minutes=10)).parts["G"].args["z_dim"] == numbers
+
+
 @pytest.mark.parametrize(("classes", "room", "shown"), [(0, 64, False), (1, 64, False), (2, 64, True), (2, 3, False)])
 def test_drawn_pictures_of_classes_are_also_shown_under_wrong_ones(classes: int, room: int, shown: bool) -> None:
     of = replace(tiny.spec((1, 28, 28), classes), room=(room, *[1] * 255))
