@@ -64,7 +64,7 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     drawn = near and max(spec.room, default=1) >= FLAT  # photographs, and large sets, lose by what sharpens digits
     head = 32 if ample and near and small == 1 else 0
     gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
-    simple = cpu and drawn and pixels <= 32**2 and not spec.classes  # measured on no other
+    simple = cpu and drawn and pixels <= 32**2 and not spec.classes  # with classes variety suffers; others not measured
     z_dim = STROKES * spec.shape[0] if simple else 64
     rate = 2e-3 * math.sqrt(base / 16) / scale
     ends = {"G": rate / (40 if long else 10), "D": rate / 10}  # G settles while its critic still sees classes' shares
