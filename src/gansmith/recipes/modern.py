@@ -38,7 +38,7 @@ FEW = 20e3  # pictures: with less, only small batches leave enough rounds
 MANY = 125e3  # from here on there is time for the largest batches, a lower penalty, texture and a G that settles
 EARLY = 32_000  # pictures of a long budget; bf16 gains so much by large batches that small ones do not pay there
 STROKES = 16  # numbers of a latent for each channel of a small drawing, which varies in fewer ways than a photograph
-COARSE = 8  # the same where there is little time: steadier figures for some variety
+COARSE = 8  # the same where there is little time: a better distance, at the price of some variety
 FLAT = 16  # times as often as a middling level that one is used which makes a surface: paper, ink
 
 
