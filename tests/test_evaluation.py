@@ -62,6 +62,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         quicken(patch)
         fit(place / "run", "cgan", data=place / "digits.npz")
         fit(place / "without", "dcgan", data=place / "digits.npz", unconditional=True, images=64)
+        fit(place / "stacked", "dcgan", data=place / "digits.npz", kind="stacked", images=64)
     return place / "run"
 
 
@@ -81,6 +82,12 @@ def test_the_report_of_a_run(digits: Path, tmp_path: Path) -> None:
 def test_an_unconditional_run_is_measured_in_units_of_the_datas_own_classes(digits: Path) -> None:
     found = judged(digits.with_name("without"), n=200)
     assert found["features"]["card"]["classes"] and found["classes"] == {} and found["ladder"]["drop_class"] > 0
+
+
+def test_features_of_single_pictures_are_not_taken_for_stacked_ones_of_the_same_file(digits: Path) -> None:
+    single, stacked = (judged(digits.with_name(name), n=200) for name in ("without", "stacked"))
+    assert single["features"]["hash"] != stacked["features"]["hash"]
+    assert 0 < stacked["metrics"]["stacked_modes"]["value"] <= 200 and "stacked_modes" not in single["metrics"]
 
 
 def test_the_same_evaluation_twice_is_the_same(digits: Path, tmp_path: Path) -> None:

@@ -99,6 +99,10 @@ class Data:
         """Examples that training sees."""
         return len(self.parts["T"])
 
+    def identity(self) -> list[Any]:
+        """All that its encoded examples and their roles depend on, for keys of caches: codecs may read one file in two ways."""
+        return [self.codec.kind, self.fingerprint, self.codec.state(), self.split_record()["sha256"]]
+
     def split_record(self) -> dict[str, Any]:
         """What run.json keeps of the split: the rule's outcome, and a hash that later commands check."""
         digest = hashlib.sha256()
@@ -196,7 +200,7 @@ def load_rows(data: Data, cache: int, say: Callable[[str], None] = lambda text: 
 
 def _cached(data: Data, raws: Any, say: Callable[[str], None]) -> Batch:
     """Encoded examples from the cache folder, else encoded now and put there. The cache may fail; it is only a cache."""
-    facts = [data.fingerprint, data.codec.kind, data.codec.state(), data.split_record()["sha256"], 1]
+    facts = [*data.identity(), 1]
     path = files.cache_folder() / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.safetensors"
     with suppress(Exception):
         with safetensors.safe_open(path, "pt") as stored:

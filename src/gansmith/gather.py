@@ -89,7 +89,7 @@ def from_run(folder: RunFolder, source: Any, n: int, seed: int, name: str | None
     manifest = files.sha256((folder.checkpoints / model.name / checkpoint.MANIFEST).read_bytes())
     return Exhibits(
         data.codec, fake, {"T": seen(model, data, say), **real}, bool(model.spec.classes),
-        [data.fingerprint, data.split_record()["sha256"], data.codec.state()], [manifest, n, seed],
+        data.identity(), [manifest, n, seed],
         Path(model.run.data.path).name or "arrays", model, [*passed, *skips(data.codec)], alone(data),
         partial(early, model, data),
     )  # fmt: skip
@@ -200,7 +200,8 @@ def from_files(fakes: Any, reals: Any, train: Any, kind: str, size: int | None, 
     if real.y is not None:
         order = order[np.argsort(real.y[order], kind="stable")]  # class after class, so that thirds are alike
     cut = {role: real[order[i :: len(roles)]].mixed() for i, role in enumerate(roles)}
-    ids = [codec.fingerprint(reals), seed, codec.state(), None if train is None else codec.fingerprint(train)]
+    other = None if train is None else codec.fingerprint(train)
+    ids = [codec.kind, codec.fingerprint(reals), seed, codec.state(), other]
     return Exhibits(
         codec, fake, {"E": real[:0], "test": real[:0], **parts, **cut}, fake.y is not None, ids,
         [codec.fingerprint(fakes), len(fake)], title(reals), None, notes,
