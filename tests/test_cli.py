@@ -213,6 +213,14 @@ def test_json_is_one_object_on_standard_output(here: Path, classes: Path, capfd:
     assert found["sample"]["n"] == 3 and found["check"]["kind"] == "points" and found["run"]["status"] == "finished"
 
 
+def test_a_run_is_shown_in_lines_that_can_be_read(classes: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("show", classes) == 0
+    lines = capfd.readouterr().out.splitlines()
+    rows = dict(line.split(maxsplit=1) for line in lines)
+    assert rows["status"] == "finished" and rows["train.batch"] == "8" and rows["spec.room"].endswith("256 in all]")
+    assert max(map(len, lines)) < 160
+
+
 def test_json_stays_empty_when_something_is_wrong(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("train", "nothing", "--json") == 1
     said(capfd)

@@ -13,6 +13,8 @@ from cyclopts import App, Parameter
 from . import __version__
 from .errors import UsageError
 
+LISTED = 12  # values of a list that are shown in a line
+
 app = App(
     name="gansmith",
     version=__version__,
@@ -309,7 +311,7 @@ def show(what: str, *, plugin: Plugin = [], json: Json = False) -> None:  # noqa
     what
         A run folder or a recipe's name.
     """
-    from .look import show_recipe, show_run
+    from .look import flat, show_recipe, show_run
     from .resolve import load_plugins
 
     load_plugins(plugin)
@@ -318,11 +320,19 @@ def show(what: str, *, plugin: Plugin = [], json: Json = False) -> None:  # noqa
     if json:
         emit(found)
         return
-    for name, value in found.items():
-        print(f"{name:<12} {value if isinstance(value, str) else plain(value)}")
+    settings = flat(found.pop("run", {}))
+    rows = {name: plain(value) for name, value in (flat(found) | settings).items()}
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
 
 
 def plain(value: Any) -> str:
+    """A value in a line; of a long list its beginning."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and len(value) > LISTED:
+        return f"{json.dumps(value[:LISTED], ensure_ascii=False)[:-1]}, ... {len(value)} in all]"
     return json.dumps(value, ensure_ascii=False)
 
 

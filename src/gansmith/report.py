@@ -34,6 +34,7 @@ from ._sections import (
 from ._words import Entry, number, share
 
 WIDTH = 100  # columns of the terminal summary
+NOTES = 2  # shown there
 MOST = 12  # metrics in it
 ASCII = str.maketrans({"–": "-", "−": "-"})  # not every terminal has the other dashes
 RANK = (*FRECHET, "kid", *SHARES, *words.COPIES)  # what the summary shows first
@@ -119,7 +120,7 @@ def remarks(report: Entry) -> list[str]:
         lines.append(short(f"Copy checks: {words.COPIED.get(word, word)}{reason}"))
         lines.append("They are never a privacy guarantee.")
     said = [short(f"Note: {note}") for note in report.get("notes") or ()]
-    return lines + said[:3] + ([f"and {len(said) - 3} more notes in the report"] if len(said) > 3 else [])
+    return lines + said[:NOTES] + ([f"and {len(said) - NOTES} more notes in the report"] if len(said) > NOTES else [])
 
 
 def columns(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -135,4 +136,5 @@ def columns(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]
 
 
 def short(line: str) -> str:
-    return textwrap.shorten(line, WIDTH, placeholder=" ...")
+    """At most two lines: what to do about it comes last in a sentence."""
+    return "\n".join(textwrap.wrap(line, WIDTH, max_lines=2, placeholder=" ..."))
