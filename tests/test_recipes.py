@@ -72,7 +72,7 @@ def test_auto_grows_with_the_device_and_r3_with_its_dial() -> None:
     assert gpu.train.optimisers["G"].lr.start == pytest.approx(cpu.train.optimisers["G"].lr.start / 2.5)
 
 
-def test_bf16_or_a_long_budget_gets_larger_batches_their_rates_wider_edges_and_longer_latents() -> None:
+def test_bf16_or_a_long_budget_gets_larger_batches_their_rates_and_wider_edges() -> None:
     of = tiny.spec((3, 32, 32))
     slow, fast, *long = (
         registry.build("recipe", "auto", of, Brief(1000, images=images, bf16=bf16))
@@ -81,8 +81,7 @@ def test_bf16_or_a_long_budget_gets_larger_batches_their_rates_wider_edges_and_l
     )
     assert long[0].set("train.early=0") == long[1] and long[0].train.batch == 2 * fast.train.batch
     assert long[0].parts["D"].args["head"] == fast.parts["D"].args["head"] == 32
-    wider = [f"train.batch={2 * slow.train.batch}", *(f"parts.{player}.args.head=32" for player in "GD")]
-    wider.append(f"parts.G.args.z_dim={2 * slow.parts['G'].args['z_dim']}")
+    wider = (f"train.batch={2 * slow.train.batch}", "parts.G.args.head=32", "parts.D.args.head=32")
     rates = []
     for player in "GD":
         before, after = (run.train.optimisers[player].lr for run in (slow, fast))
@@ -148,14 +147,6 @@ def test_small_drawings_without_classes_get_short_latents(
 ) -> None:
     of = replace(tiny.spec(shape, classes), room=(room, *[1] * 255))
     assert registry.build("recipe", "auto", of, Brief(1, device, minutes=10)).parts["G"].args["z_dim"] == numbers
-
-
-@pytest.mark.parametrize(
-    ("classes", "bf16", "numbers"), [(0, False, 8), (0, True, 16), (2, False, 64)], ids=["slow", "bf16", "classes"]
-)
-def test_latents_are_shorter_still_where_time_is_short(classes: int, bf16: bool, numbers: int) -> None:
-    of = replace(tiny.spec((1, 28, 28), classes), room=(64, *[1] * 255))
-    assert registry.build("recipe", "auto", of, Brief(1, minutes=3, bf16=bf16)).parts["G"].args["z_dim"] == numbers
 
 
 @pytest.mark.parametrize(("classes", "room", "shown"), [(0, 64, False), (1, 64, False), (2, 64, True), (2, 3, False)])

@@ -38,7 +38,6 @@ FEW = 20e3  # pictures: with less, only small batches leave enough rounds
 MANY = 125e3  # from here on there is time for the largest batches, a lower penalty, texture and a G that settles
 EARLY = 32_000  # pictures of a long budget; bf16 gains so much by large batches that small ones do not pay there
 STROKES = 16  # numbers of a latent for each channel of a small drawing, which varies in fewer ways than a photograph
-COARSE = 8  # the same where there is little time: a better distance, at the price of some variety
 FLAT = 16  # times as often as a middling level that one is used which makes a surface: paper, ink
 
 
@@ -48,9 +47,8 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     A CPU with bf16 has its arithmetic done before the next operation is there, so it gets larger batches, each doubling
     for 1.3 to 1.5 times the seconds, and twice the channels next to the picture, unless the pictures are so large that a
     budget comes to few. Where they are many every CPU gets the same; one without bf16 starts drawn ones in small batches.
-    Small drawings without classes get short latents, shorter still where time is. Rates grow with the batch's root; on
-    photographs they fall by a factor. The penalty grows with the picture's area above 64 px; up to there both players
-    also work at full size (`fine`).
+    Small drawings without classes get short latents. Rates grow with the batch's root; on photographs they fall by a
+    factor. The penalty grows with the picture's area above 64 px; up to there both players also work at full size (`fine`).
     """
     small = 0.6 if min(spec.shape[1:]) <= 16 else 1.0
     width = max(16, round(80 * scale * small / 16) * 16)
@@ -67,7 +65,7 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     head = 32 if ample and near and small == 1 else 0
     gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
     simple = cpu and drawn and pixels <= 32**2 and not spec.classes  # with classes variety suffers; others not measured
-    z_dim = (STROKES if long or brief.bf16 else COARSE) * spec.shape[0] if simple else 64
+    z_dim = STROKES * spec.shape[0] if simple else 64
     rate = 2e-3 * math.sqrt(base / 16) / scale
     ends = {"G": rate / (40 if long else 10), "D": rate / 10}  # G settles while its critic still sees classes' shares
     both = {"width": width, "levels": True, "head": head}
