@@ -1,6 +1,5 @@
 """The split that is taken before training, and batches that are addressed by round and play."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 import tiny
 from gansmith.base import Batch, Spec
 from gansmith.config import Run
-from gansmith.data import LiveRows, Rows, Stream, encode_all, load_rows, open_data, split
+from gansmith.data import Data, LiveRows, Rows, Stream, encode_all, load_rows, open_data, split
 from gansmith.errors import DataError, UsageError
 from gansmith.runtime import Runtime
 
@@ -215,10 +214,8 @@ def test_encoding_leaves_broken_examples_out() -> None:
 
 @pytest.mark.parametrize(("cache", "kind"), [(1 << 20, Rows), (100, LiveRows)])
 def test_what_fits_is_held_in_memory(cache: int, kind: type) -> None:
-    data: Any = SimpleNamespace(
-        codec=Numbers(tiny.spec((1,))), raws=Raws(range(50)), parts={"T": np.arange(10, 50)}, fingerprint="f",
-        split_record=lambda: {"sha256": "s"},
-    )  # fmt: skip
+    parts = {"T": np.arange(10, 50), "E": np.arange(0), "V": np.arange(5), "H": np.arange(5, 10)}
+    data = Data(Numbers(tiny.spec((1,))), Raws(range(50)), parts, "f")
     said: list[str] = []
     rows = load_rows(data, cache, said.append)
     assert type(rows) is kind and rows.count == 40 and taken(rows, [0, 39]) == [10, 49]
