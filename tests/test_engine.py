@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -64,10 +64,11 @@ def test_resuming_with_batch_norm_is_bit_identical(train: dict[str, Any]) -> Non
     assert all(torch.equal(a, b) for a, b in zip(whole.tensors().values(), again.tensors().values(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
-def test_every_optimiser_resumes_bit_identically(name: Any) -> None:
+@pytest.mark.parametrize("name", get_args(Optimiser.model_fields["name"].annotation))
+@pytest.mark.parametrize(("shape", "parts"), [(POINTS, "mlp"), (PICTURES, "dcgan")])
+def test_every_optimiser_resumes_bit_identically(name: Any, shape: Any, parts: str) -> None:
     optimisers = {player: Optimiser(name=name, lr=1e-3, beta1=0.5) for player in ("G", "D")}
-    of, run = tiny.spec(POINTS), game_run("gan", optimisers=optimisers)
+    of, run = tiny.spec(shape), game_run("gan", parts, optimisers=optimisers)
     whole, again = trained(run, of, 4), start(run, of)
     again.load(tiny.snapshot(trained(run, of, 2)))
     rounds(again), rounds(again)

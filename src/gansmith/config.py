@@ -72,9 +72,9 @@ class Part(Tree):
 
 
 class Optimiser(Tree):
-    """One player's optimiser: Adam, RMSprop or SGD, with schedules over the budget."""
+    """One player's optimiser: Adam, SOAP (`soap.py`), RMSprop or SGD, with schedules over the budget."""
 
-    name: Literal["adam", "rmsprop", "sgd"] = "adam"
+    name: Literal["adam", "soap", "rmsprop", "sgd"] = "adam"
     lr: Scheduled = 2e-4
     beta1: float = Field(0.0, ge=0, lt=1)
     beta2: Scheduled = 0.99

@@ -19,6 +19,7 @@ from .data import Data, LiveRows, Rows, Stream
 from .ema import Ema
 from .errors import CheckpointError, UsageError
 from .runtime import Runtime, seed_of
+from .soap import Soap
 
 QUARTERS = 4  # of a batch, each a round of its own while `early` examples have not been seen
 
@@ -36,22 +37,23 @@ class Player:
         self.names = [key for key, _ in module.named_parameters()]
         options: dict[str, Any] = {"lr": at(config.lr, 0), "weight_decay": config.weight_decay}
         fused = {"fused": True} if device in ("cpu", "cuda") and all(p.is_floating_point() for p in self.params) else {}
-        if config.name == "adam":
-            betas = (config.beta1, at(config.beta2, 0))
-            self.optimiser: torch.optim.Optimizer = torch.optim.Adam(
-                self.params, betas=betas, eps=config.eps, **options, **fused
-            )
+        betas = (config.beta1, at(config.beta2, 0))
+        if config.name == "soap":
+            self.optimiser: torch.optim.Optimizer = Soap(self.params, betas=betas, eps=config.eps, **options)
+        elif config.name == "adam":
+            self.optimiser = torch.optim.Adam(self.params, betas=betas, eps=config.eps, **options, **fused)
         elif config.name == "rmsprop":
             self.optimiser = torch.optim.RMSprop(self.params, alpha=at(config.beta2, 0), eps=config.eps, **options)
         else:
             self.optimiser = torch.optim.SGD(self.params, momentum=config.beta1, **options, **fused)
-        self.masks = bool(fused) and device == "cuda"  # the fused kernels skip an update by a flag on the device
+        fused_here = bool(self.optimiser.defaults.get("fused"))
+        self.masks = fused_here and device == "cuda"  # the fused kernels skip an update by a flag on the device
 
     def prepare(self, rate: float, progress: float) -> None:
         """Set what follows the budget, and drop the last gradients."""
         group = self.optimiser.param_groups[0]
         group["lr"] = at(self.config.lr, progress) * rate
-        if self.config.name == "adam":
+        if "betas" in group:
             group["betas"] = (self.config.beta1, at(self.config.beta2, progress))
         for p in self.params:
             p.grad = None

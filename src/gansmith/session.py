@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from . import __version__, checkpoint, files, registry
+from . import __version__, checkpoint, files, registry, soap
 from .config import Run
 from .data import Data, LiveRows, Rows, check_strict, load_rows, open_data
 from .display import Bar, Board, Display, Silent, duration
@@ -250,7 +250,14 @@ class Session:
         )
 
 
-SLOTS = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "rmsprop": {"step", "square_avg"}, "sgd": {"momentum_buffer"}}
+SLOTS = {"adam": ("step", "exp_avg", "exp_avg_sq"), "rmsprop": ("step", "square_avg"), "sgd": ("momentum_buffer",)}
+
+
+def slots(optimiser: str, p: torch.Tensor) -> dict[str, tuple[int, ...]]:
+    """The shapes of what an optimiser keeps of a weight."""
+    if optimiser == "soap":
+        return soap.slots(p)
+    return {k: () if k == "step" else tuple(p.shape) for k in SLOTS[optimiser]}
 
 
 def check_facts(t: Training) -> None:
@@ -263,7 +270,7 @@ def check_facts(t: Training) -> None:
         raise ValueError("its seconds or images are out of range")
     for player in t.players.values():
         for p in player.params:  # fused kernels trust shapes: a wrong one would write past the end of memory
-            slots = player.optimiser.state[p]
-            wrong = [k for k, v in slots.items() if v.shape != (() if k == "step" else p.shape) or v.dtype != p.dtype]
-            if wrong or (slots and slots.keys() != SLOTS[player.config.name]):
+            held = player.optimiser.state[p]
+            shapes = {k: tuple(v.shape) for k, v in held.items()}
+            if held and (shapes != slots(player.config.name, p) or any(v.dtype != p.dtype for v in held.values())):
                 raise ValueError(f"the optimiser of {player.name} does not fit")
