@@ -19,7 +19,7 @@ LAYERS = [  # a module imports from its own layer or one above it in this list
     {"config", "runtime", "display", "listing", "report", "_charts", "_html", "_sections", "_words"},
     LEAVES,
     {"games"},
-    {"data", "ema", "checkpoint", "strata"},
+    {"data", "ema", "checkpoint", "strata", "soap"},
     {"engine", "model"},
     {"loop", "probe", "duality", "resolve", "plan", "look"},
     {"session"},

@@ -72,7 +72,7 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
     simple = cpu and drawn and pixels <= 32**2 and not spec.classes  # with classes variety suffers; others not measured
     z_dim = STROKES * spec.shape[0] if simple else 64
-    rate = (3e-3 if cpu else 2e-3) * math.sqrt(base / 16) / scale
+    rate = (3e-3 if cpu and not long else 2e-3) * math.sqrt(base / 16) / scale
     ends = {"G": rate / (40 if long else 10), "D": rate / 10}  # G settles while its critic still sees classes' shares
     both = {"width": width, "levels": True, "head": head}
     named = {"wrong": 0.03} if drawn and len(spec.classes) > 1 else {}  # more, and classes lose their variety
