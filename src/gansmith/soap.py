@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-MEMORY = 0.95  # of the running means whose eigenvectors are the basis
+MEMORY = 0.98  # of the running means whose eigenvectors are the basis
 EVERY = 10  # updates between two turns of the basis
 EAGER = 4  # first updates, each of which turns it: a basis of one gradient is poor
 LARGEST = 1024  # a matrix with a longer side stays as it is: its eigenvectors would cost more than the network
