@@ -111,6 +111,16 @@ def test_rotated_rows_and_columns_make_no_difference(beta1: float) -> None:
     assert gap(lambda p: torch.optim.Adam(p, 1e-2, betas=(beta1, 0.9))) > 1e-2  # which the test would notice
 
 
+def test_what_is_kept_lies_in_memory_as_it_will_when_loaded() -> None:
+    """Else a resumed training rounds differently."""
+    model = net()
+    optimiser = Soap(model.parameters(), 1e-2, (0.0, 0.9))
+    for _ in range(2):
+        model(torch.randn(16, 3, 8, 8)).square().mean().backward()
+        optimiser.step()
+        assert all(v.is_contiguous() for state in optimiser.state.values() for v in state.values())
+
+
 @pytest.mark.parametrize("slot", ["step", "first", "second", "left", "right_basis"])
 def test_a_state_of_the_wrong_shape_is_refused(slot: str) -> None:
     """Which a stranger may have written."""

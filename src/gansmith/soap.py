@@ -61,7 +61,7 @@ class Soap(torch.optim.Optimizer):
             state |= {name: grad.new_zeros(shape) for name, shape in slots(p).items()}
             if sides(grad):
                 for side, product in zip(SIDES, (grad @ grad.T, grad.T @ grad), strict=True):
-                    state[side], state[f"{side}_basis"] = product, torch.linalg.eigh(product)[1].flip(1)
+                    state[side], state[f"{side}_basis"] = product, plain(torch.linalg.eigh(product)[1].flip(1))
         state["step"] += 1
         return state
 
@@ -74,6 +74,11 @@ def matrix(t: Tensor) -> Tensor:
 def shaped(m: Tensor, like: Tensor) -> Tensor:
     """Inverts `matrix`: a view in the shape of `like`."""
     return m if like.dim() < 3 else m.view(like.movedim(1, -1).shape).movedim(-1, 1)
+
+
+def plain(basis: Tensor) -> Tensor:
+    """The same row by row, as a checkpoint brings it back: LAPACK's columns are multiplied in another order of rounding."""
+    return basis.contiguous()
 
 
 def sides(m: Tensor) -> tuple[int, ...]:
@@ -106,4 +111,4 @@ def learn(grad: Tensor, state: dict[str, Tensor]) -> None:
     for side, (a, b) in zip(SIDES, ((grad, grad.T), (grad.T, grad)), strict=True):
         state[side].addmm_(a, b, beta=MEMORY, alpha=1 - MEMORY)
         if step <= EAGER or step % EVERY == 0:
-            state[f"{side}_basis"] = torch.linalg.qr(state[side] @ state[f"{side}_basis"])[0]
+            state[f"{side}_basis"] = plain(torch.linalg.qr(state[side] @ state[f"{side}_basis"])[0])
