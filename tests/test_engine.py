@@ -97,9 +97,11 @@ def test_schedules_reach_the_optimiser() -> None:
         assert group["lr"] == pytest.approx(lr) and group["betas"] == pytest.approx((0.5, beta2))
 
 
-def test_an_update_is_masked_by_its_flag() -> None:
+@pytest.mark.parametrize(("name", "device"), [("adam", "cpu"), ("rmsprop", "cuda"), ("soap", "cuda")])
+def test_an_update_is_masked_by_its_flag(name: Any, device: str) -> None:
+    """Where no fused kernel looks at the flag, the player does."""
     net = nn.Linear(2, 2)
-    player, before = Player("G", net, Optimiser(lr=0.1), "cpu"), net.weight.detach().clone()
+    player, before = Player("G", net, Optimiser(name=name, lr=0.1), device), net.weight.detach().clone()
     net(torch.ones(1, 2)).sum().backward()
     player.step(torch.tensor(False))
     assert torch.equal(net.weight, before)

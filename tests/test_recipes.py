@@ -71,6 +71,7 @@ def test_auto_grows_with_the_device_and_r3_with_its_dial() -> None:
     assert gpu == registry.build("recipe", "r3", of, Brief(1000, "cuda", minutes=10), args={"scale": 2.5})
     big = registry.build("recipe", "r3", of, Brief(1000), args={"scale": 2.5})
     assert big.train.optimisers["G"].lr.start == pytest.approx(cpu.train.optimisers["G"].lr.start / 2.5)
+    assert gpu.train.optimisers["G"].lr.start == pytest.approx(2e-3 / 2.5)
     assert [run.train.optimisers["D"].name for run in (cpu, gpu)] == ["soap", "adam"]
 
 

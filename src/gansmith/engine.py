@@ -46,8 +46,8 @@ class Player:
             self.optimiser = torch.optim.RMSprop(self.params, alpha=at(config.beta2, 0), eps=config.eps, **options)
         else:
             self.optimiser = torch.optim.SGD(self.params, momentum=config.beta1, **options, **fused)
-        fused_here = bool(self.optimiser.defaults.get("fused"))
-        self.masks = fused_here and device == "cuda"  # the fused kernels skip an update by a flag on the device
+        # fused kernels skip an update by a flag on the device; RMSprop and SOAP have none
+        self.masks = device == "cuda" and bool(self.optimiser.defaults.get("fused"))
 
     def prepare(self, rate: float, progress: float) -> None:
         """Set what follows the budget, and drop the last gradients."""

@@ -52,9 +52,9 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     A CPU with bf16 has its arithmetic done before the next operation is there, so it gets larger batches, each doubling
     for 1.3 to 1.5 times the seconds, and twice the channels next to the picture, unless the pictures are so large that a
     budget comes to few. Where they are many every CPU gets the same; one without bf16 starts drawn ones in small batches.
-    Small drawings without classes get short latents. On a CPU SOAP learns more from each picture than Adam, for a tenth more
-    seconds. Rates grow with the batch's root; on photographs they fall by a factor. The penalty grows with the picture's
-    area above 64 px; up to there both players also work at full size (`fine`).
+    Small drawings without classes get short latents. On a CPU SOAP learns more from each picture than Adam, for a fifth more
+    seconds in batches of 16 and hardly any in batches of 64. Rates grow with the batch's root; on photographs they fall by a
+    factor. The penalty grows with the picture's area above 64 px; up to there both players also work at full size (`fine`).
     """
     small = 0.6 if min(spec.shape[1:]) <= 16 else 1.0
     width = max(16, round(80 * scale * small / 16) * 16)
