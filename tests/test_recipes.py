@@ -9,7 +9,7 @@ import torch
 import tiny
 from gansmith import registry
 from gansmith.base import Spec
-from gansmith.config import Brief, Run, parse
+from gansmith.config import Brief, Run, Train, parse
 from gansmith.engine import rounds
 from gansmith.errors import UsageError
 
@@ -120,6 +120,7 @@ def test_photographs_go_without_what_sharpens_digits(room: tuple[int, ...], shap
     drawn = shape == "cosine"
     assert run.parts["G"].args["blur"] is run.parts["D"].args["texture"] is drawn
     assert run.train.even and (run.train.early > 0) is drawn
+    assert (run.train.ema_share > Train().ema_share) is (run.train.ema_cap > Train().ema_cap) is drawn
     assert {player.lr.shape for player in run.train.optimisers.values()} == {shape}
 
 

@@ -41,7 +41,7 @@ def optimisers(
 A_MINUTE = 25e3  # pictures of up to 28 px that two quick cores see; of larger ones as many pixels
 FEW = 20e3  # pictures: with less, only small batches leave enough rounds
 MANY = 125e3  # from here on there is time for the largest batches, a lower penalty, texture and a G that settles
-EARLY = 32_000  # pictures of a long budget; bf16 gains so much by large batches that small ones do not pay there
+EARLY = 16_000  # pictures of a long budget; bf16 gains so much by large batches that small ones do not pay there
 STROKES = 16  # numbers of a latent for each channel of a small drawing, which varies in fewer ways than a photograph
 FLAT = 16  # times as often as a middling level that one is used which makes a surface: paper, ink
 
@@ -69,6 +69,7 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     near = area == 1  # layers at full size would cost larger pictures too much
     drawn = near and max(spec.room, default=1) >= FLAT  # photographs, and large sets, lose by what sharpens digits
     head = 32 if ample and near and small == 1 else 0
+    settling = cpu and drawn and long  # rates end so low that a longer average takes noise out and costs nothing
     gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
     simple = cpu and drawn and pixels <= 32**2 and not spec.classes  # with classes variety suffers; others not measured
     z_dim = STROKES * spec.shape[0] if simple else 64
@@ -84,9 +85,10 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
         },
         train=Train(
             batch=batch,
-            early=EARLY if cpu and long and drawn and not brief.bf16 else 0,
+            early=EARLY if settling and not brief.bf16 else 0,
             even=True,
-            ema_cap=10_000 * scale * scale,
+            ema_cap=(20_000 if settling else 10_000) * scale * scale,
+            ema_share=0.12 if settling else 0.05,
             optimisers=optimisers(rate, ends, "cosine" if drawn else "log", "soap" if cpu else "adam"),
         ),
     )
