@@ -120,7 +120,7 @@ def remarks(report: Entry) -> list[str]:
         lines.append(short(f"Copy checks: {words.COPIED.get(word, word)}{reason}"))
         lines.append("They are never a privacy guarantee.")
     said = [short(f"Note: {note}") for note in report.get("notes") or ()]
-    return lines + said[:NOTES] + ([f"and {len(said) - NOTES} more notes in the report"] if len(said) > NOTES else [])
+    return lines + said[:NOTES] + ([f"and {len(said) - NOTES} more in the report"] if len(said) > NOTES else [])
 
 
 def columns(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
