@@ -122,6 +122,12 @@ def test_photographs_go_without_what_sharpens_digits(room: tuple[int, ...], shap
     assert run.train.even and (run.train.early > 0) is drawn
     assert (run.train.ema_share > Train().ema_share) is (run.train.ema_cap > Train().ema_cap) is drawn
     assert {player.lr.shape for player in run.train.optimisers.values()} == {shape}
+    rates = [run.train.optimisers[player].lr for player in "GD"]
+    assert [(lr.start, lr.end) for lr in rates] == (
+        [(4e-3, 1e-4), (4e-3, 4e-4)] if drawn else [(2e-3, 4e-4), (2e-3, 4e-4)]
+    )
+    fast = registry.build("recipe", "auto", of, Brief(1, minutes=10, bf16=True))
+    assert [fast.parts[player].args["width"] for player in "GD"] == [80 if drawn else 128] * 2
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ A_MINUTE = 25e3  # pictures of up to 28 px that two quick cores see; of larger o
 FEW = 20e3  # pictures: with less, only small batches leave enough rounds
 MANY = 125e3  # from here on there is time for the largest batches, a lower penalty, texture and a G that settles
 EARLY = 16_000  # pictures of a long budget; bf16 gains so much by large batches that small ones do not pay there
+RICH = 128  # channels for photographs of a long budget where bf16 makes wide layers cheap
 STROKES = 16  # numbers of a latent for each channel of a small drawing, which varies in fewer ways than a photograph
 FLAT = 16  # times as often as a middling level that one is used which makes a surface: paper, ink
 
@@ -54,10 +55,10 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     budget comes to few. Where they are many every CPU gets the same; one without bf16 starts drawn ones in small batches.
     Small drawings without classes get short latents. On a CPU SOAP learns more from each picture than Adam, for a fifth more
     seconds in batches of 16 and hardly any in batches of 64. Rates grow with the batch's root; on photographs they fall by a
-    factor. The penalty grows with the picture's area above 64 px; up to there both players also work at full size (`fine`).
+    factor, and with time for many start lower, so that the critic stays awake, and end level, so that G keeps up. The penalty
+    grows with the picture's area above 64 px; up to there both players also work at full size (`fine`).
     """
     small = 0.6 if min(spec.shape[1:]) <= 16 else 1.0
-    width = max(16, round(80 * scale * small / 16) * 16)
     cpu = brief.device == "cpu"
     pixels = spec.shape[1] * spec.shape[2]
     count = seen(brief, A_MINUTE / max(1.0, pixels / 28**2 if cpu else 1.0))
@@ -70,11 +71,14 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     drawn = near and max(spec.room, default=1) >= FLAT  # photographs, and large sets, lose by what sharpens digits
     head = 32 if ample and near and small == 1 else 0
     settling = cpu and drawn and long  # rates end so low that a longer average takes noise out and costs nothing
+    calm = cpu and long and not drawn  # at the rates for digits SOAP's critic of photographs sleeps half of the time
+    width = max(16, round((RICH if calm and brief.bf16 else 80) * scale * small / 16) * 16)
     gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
     simple = cpu and drawn and pixels <= 32**2 and not spec.classes  # with classes variety suffers; others not measured
     z_dim = STROKES * spec.shape[0] if simple else 64
-    rate = (3e-3 if cpu and not long else 2e-3) * math.sqrt(base / 16) / scale
-    ends = {"G": rate / (40 if long else 10), "D": rate / 10}  # G settles while its critic still sees classes' shares
+    rate = (1e-3 if calm else 3e-3 if cpu and not long else 2e-3) * math.sqrt(base / 16) / scale
+    fall = (5, 5) if calm else (40, 10) if long else (10, 10)  # G of digits settles while D still sees classes' shares
+    ends = {player: rate / by for player, by in zip("GD", fall, strict=True)}
     both = {"width": width, "levels": True, "head": head}
     named = {"wrong": 0.03} if drawn and len(spec.classes) > 1 else {}  # more, and classes lose their variety
     return Run(
