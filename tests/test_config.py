@@ -42,6 +42,11 @@ def test_set_changes_a_copy() -> None:
     assert run == Run()
 
 
+@pytest.mark.parametrize(("text", "value"), [(".5", 0.5), ("./x", "./x"), (".", "."), ("0.5", 0.5), ("x", "x")])
+def test_values_are_numbers_as_people_write_them_or_text(text: str, value: object) -> None:
+    assert Run().set(f"game.args.gamma={text}").game.args == {"gamma": value}
+
+
 def test_a_number_becomes_a_ramp() -> None:
     run = Run().set("train.optimisers.G.lr=0.002", "train.optimisers.G.lr.end=0.001")
     assert run.train.optimisers["G"].lr == Ramp(start=0.002, end=0.001)

@@ -150,7 +150,7 @@ class Run(Tree):
     def set(self, *changes: str) -> Run:
         """A copy with `path=value` changes, say "train.batch=64" or "parts.penalty.args.gamma=0.5".
 
-        Values are JSON, or plain text where they are not. Raises UsageError for a path or value that does not fit.
+        Values are JSON (.5 counts as 0.5), or plain text where they are not. Raises UsageError for a path or value that does not fit.
         """
         tree = self.model_dump(mode="json")
         for change in changes:
@@ -158,7 +158,7 @@ class Run(Tree):
             if not eq or not path:
                 raise UsageError(f"--set takes path=value, for example train.batch=64; got {change!r}.")
             try:
-                value = json.loads(text)
+                value = json.loads(f"0{text}" if text.startswith(".") else text)  # .5, as people write it
             except ValueError:
                 value = text
             _put(tree, path.split("."), value, path)
