@@ -150,7 +150,7 @@ class Run(Tree):
     def set(self, *changes: str) -> Run:
         """A copy with `path=value` changes, say "train.batch=64" or "parts.penalty.args.gamma=0.5".
 
-        Values are JSON (.5 counts as 0.5), or plain text where they are not. Raises UsageError for a path or value that does not fit.
+        Values are JSON (.5 is 0.5), or plain text where they are not. Raises UsageError for a path or value that does not fit.
         """
         tree = self.model_dump(mode="json")
         for change in changes:
