@@ -77,8 +77,8 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     simple = cpu and drawn and pixels <= 32**2 and not spec.classes  # with classes variety suffers; others not measured
     z_dim = STROKES * spec.shape[0] if simple else 64
     rate = (1e-3 if calm else 3e-3 if cpu and not long else 2e-3) * math.sqrt(base / 16) / scale
-    fall = (5, 5) if calm else (40, 10) if long else (10, 10)  # G of digits settles while D still sees classes' shares
-    ends = {player: rate / by for player, by in zip("GD", fall, strict=True)}
+    # G of digits settles while its critic still sees classes' shares; G of photographs must keep up with its critic
+    ends = {"G": rate / (5 if calm else 40 if long else 10), "D": rate / (5 if calm else 10)}
     both = {"width": width, "levels": True, "head": head}
     named = {"wrong": 0.03} if drawn and len(spec.classes) > 1 else {}  # more, and classes lose their variety
     return Run(
