@@ -97,7 +97,7 @@ def test_bf16_or_a_long_budget_gets_larger_batches_their_rates_and_wider_edges()
     ("short", "long"),
     [(Brief(1, minutes=3), Brief(1, minutes=10)), (Brief(1, images=75_000), Brief(1, images=250_000))],
 )
-def test_on_pictures_a_longer_budget_ends_with_less_penalty(short: Brief, long: Brief) -> None:
+def test_on_photographs_a_longer_budget_ends_with_less_penalty(short: Brief, long: Brief) -> None:
     ends = [
         registry.build("recipe", "auto", tiny.spec((3, 32, 32)), brief).game.args["gamma"]["end"]
         for brief in (short, long)
@@ -121,6 +121,7 @@ def test_photographs_go_without_what_sharpens_digits(room: tuple[int, ...], shap
     assert run.parts["G"].args["blur"] is run.parts["D"].args["texture"] is drawn
     assert run.train.even and (run.train.early > 0) is drawn
     assert (run.train.ema_share > Train().ema_share) is (run.train.ema_cap > Train().ema_cap) is drawn
+    assert run.game.args["gamma"]["end"] == (0.25 if drawn else 0.1)
     assert {player.lr.shape for player in run.train.optimisers.values()} == {shape}
     rates = [run.train.optimisers[player].lr for player in "GD"]
     assert [(lr.start, lr.end) for lr in rates] == (

@@ -40,7 +40,7 @@ def optimisers(
 
 A_MINUTE = 25e3  # pictures of up to 28 px that two quick cores see; of larger ones as many pixels
 FEW = 20e3  # pictures: with less, only small batches leave enough rounds
-MANY = 125e3  # from here on there is time for the largest batches, a lower penalty, texture and a G that settles
+MANY = 125e3  # from here on there is time for the largest batches, texture and a G that settles
 EARLY = 16_000  # pictures of a long budget; bf16 gains so much by large batches that small ones do not pay there
 RICH = 128  # channels for photographs of a long budget where bf16 makes wide layers cheap
 STROKES = 16  # numbers of a latent for each channel of a small drawing, which varies in fewer ways than a photograph
@@ -56,7 +56,8 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     Small drawings without classes get short latents. On a CPU SOAP learns more from each picture than Adam, for a fifth more
     seconds in batches of 16 and hardly any in batches of 64. Rates grow with the batch's root; on photographs they fall by a
     factor, and with time for many start lower, so that the critic stays awake, and end level, so that G keeps up. The penalty
-    grows with the picture's area above 64 px; up to there both players also work at full size (`fine`).
+    grows with the picture's area above 64 px; with time for many it ends lower on photographs and with Adam, but SOAP's critic
+    of drawn pictures would outrun its G and lose classes' shares. Up to 64 px both players also work at full size (`fine`).
     """
     small = 0.6 if min(spec.shape[1:]) <= 16 else 1.0
     cpu = brief.device == "cpu"
@@ -73,7 +74,7 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     settling = cpu and drawn and long  # rates end so low that a longer average takes noise out and costs nothing
     calm = cpu and long and not drawn  # at the rates for digits SOAP's critic of photographs sleeps half of the time
     width = max(16, round((RICH if calm and brief.bf16 else 80) * scale * small / 16) * 16)
-    gamma = Ramp(start=1.0 * area, end=(0.1 if long else 0.25) * area, shape="log")
+    gamma = Ramp(start=1.0 * area, end=(0.1 if long and not settling else 0.25) * area, shape="log")
     simple = cpu and drawn and pixels <= 32**2 and not spec.classes  # with classes variety suffers; others not measured
     z_dim = STROKES * spec.shape[0] if simple else 64
     rate = (1e-3 if calm else 3e-3 if cpu and not long else 2e-3) * math.sqrt(base / 16) / scale
