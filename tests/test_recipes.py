@@ -98,10 +98,8 @@ def test_bf16_or_a_long_budget_gets_larger_batches_their_rates_and_wider_edges()
     [(Brief(1, minutes=3), Brief(1, minutes=10)), (Brief(1, images=75_000), Brief(1, images=250_000))],
 )
 def test_on_photographs_a_longer_budget_ends_with_less_penalty(short: Brief, long: Brief) -> None:
-    ends = [
-        registry.build("recipe", "auto", tiny.spec((3, 32, 32)), brief).game.args["gamma"]["end"]
-        for brief in (short, long)
-    ]
+    of = replace(tiny.spec((3, 32, 32)), room=())
+    ends = [registry.build("recipe", "auto", of, brief).game.args["gamma"]["end"] for brief in (short, long)]
     assert ends[0] > ends[1] > 0
 
 
