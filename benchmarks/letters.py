@@ -1,6 +1,6 @@
-"""Letters A to J in many fonts, as a set of small pictures that no recipe was tuned on.
+"""Letters in many fonts, as sets of small pictures on which recipes can be tried that were tuned on digits.
 
-    python benchmarks/letters.py FONTS letters.zip
+    python benchmarks/letters.py FONTS letters.zip [--letters KLMNOPQRST]
 
 FONTS: a folder of font files (TTF, OTF, WOFF), searched deeply. Writes 34,000 black letters on white, 28 px, each in a
 font drawn at random, a little turned, sheared, scaled and shifted; 4,000 of them under test/.
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-LETTERS = "ABCDEFGHIJ"
 COUNT, TRAIN = 34_000, 30_000
 SIDE, LARGE, HIGH = 28, 224, 150  # pixels of a picture, of the canvas that it is shrunk from, of a letter there
 
@@ -47,17 +46,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fonts", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--letters", default="ABCDEFGHIJ", help="the classes; default: %(default)s")
     given = parser.parse_args()
     found = sorted(p for p in given.fonts.rglob("*") if p.suffix.lower() in {".ttf", ".otf", ".woff"})
     fonts = [ImageFont.truetype(str(path), HIGH) for path in found]
-    glyphs = [[glyph(font, letter) for letter in LETTERS] for font in fonts]
+    glyphs = [[glyph(font, letter) for letter in given.letters] for font in fonts]
     rng = np.random.default_rng(1)
     with zipfile.ZipFile(given.out, "w") as archive:
         for i in range(COUNT):
-            font, letter = rng.integers(len(glyphs)), rng.integers(len(LETTERS))
+            font, letter = rng.integers(len(glyphs)), rng.integers(len(given.letters))
             file = io.BytesIO()
             moved(glyphs[font][letter], rng).save(file, "PNG")
-            archive.writestr(f"{'train' if i < TRAIN else 'test'}/{LETTERS[letter]}/{i:05d}.png", file.getvalue())
+            archive.writestr(f"{'train' if i < TRAIN else 'test'}/{given.letters[letter]}/{i:05d}.png", file.getvalue())
     print(f"{COUNT:,} letters of {len(fonts)} fonts in {given.out}")
 
 
