@@ -56,8 +56,8 @@ def pictures(spec: Spec, scale: float, brief: Brief) -> Run:
     Small drawings without classes get short latents. On a CPU SOAP learns more from each picture than Adam, for a fifth more
     seconds in batches of 16 and hardly any in batches of 64. Rates grow with the batch's root; on photographs they fall by a
     factor, and with time for many start lower, so that the critic stays awake, and end level, so that G keeps up. The penalty
-    grows with the picture's area above 64 px; with time for many it ends lower on photographs and with Adam, but SOAP's critic
-    of drawn pictures would outrun its G and lose classes' shares. Up to 64 px both players also work at full size (`fine`).
+    grows with the picture's area above 64 px; with time for many it ends lower on photographs and with Adam; drawn pictures
+    learned by SOAP lose classes' shares by that. Up to 64 px both players also work at full size (`fine`).
     """
     small = 0.6 if min(spec.shape[1:]) <= 16 else 1.0
     cpu = brief.device == "cpu"
